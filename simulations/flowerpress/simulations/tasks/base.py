@@ -1,0 +1,280 @@
+"""What every task is made of: samples, how to train on them, and how to judge a model.
+
+A task of one's own needs :meth:`Task.load` and :meth:`Task.build`, and nothing else.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional
+
+from flowerpress.compression.errors import ConfigError
+
+__all__ = ["Data", "Evaluation", "Samples", "Task", "TrainResult", "Training"]
+
+
+@dataclass(frozen=True, eq=False)
+class Samples:
+    """Examples with their labels, in the smallest form that holds them (uint8 for images).
+
+    ``inputs``: (N, ...), any dtype. ``labels``: int64, (N,), or (N, T) for one label per step of
+    a sequence. ``groups``: int64 (N,), the natural owner of each example (a writer, a speaker),
+    or None where there is none. Raises ConfigError if these do not fit each other.
+    """
+
+    inputs: Tensor
+    labels: Tensor
+    groups: NDArray[np.int64] | None = None
+
+    def __post_init__(self) -> None:
+        if self.labels.dtype != torch.int64:
+            raise ConfigError(
+                f"labels of samples are {self.labels.dtype}; make them int64 with labels.long()"
+            )
+        if self.labels.ndim not in (1, 2):
+            raise ConfigError(
+                f"labels have shape {tuple(self.labels.shape)}; give one label per example, (N,), "
+                "or one per step of a sequence, (N, T)"
+            )
+        if self.inputs.ndim < 1 or len(self.inputs) != len(self.labels):
+            raise ConfigError(
+                f"inputs of shape {tuple(self.inputs.shape)} and labels of shape "
+                f"{tuple(self.labels.shape)}: the first axis of both must count the examples"
+            )
+        if self.groups is not None and (
+            self.groups.shape != (len(self.labels),) or self.groups.dtype != np.int64
+        ):
+            raise ConfigError(
+                f"groups are {self.groups.dtype} of shape {self.groups.shape}; "
+                f"give one int64 per example, ({len(self.labels)},)"
+            )
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def take(self, indices: NDArray[np.int64]) -> Samples:
+        """Return a copy of the examples at ``indices`` (int64), in that order."""
+        chosen = torch.from_numpy(indices)
+        groups = None if self.groups is None else self.groups[indices]
+        return Samples(self.inputs[chosen], self.labels[chosen], groups)
+
+
+@dataclass(frozen=True, eq=False)
+class Data:
+    """What a task loads: examples to learn from, examples to judge by, and the classes' names.
+
+    Raises ConfigError if there are no examples, or a label names no class.
+    """
+
+    train: Samples
+    test: Samples
+    classes: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        for part, samples in (("train", self.train), ("test", self.test)):
+            if samples.labels.numel() == 0:
+                raise ConfigError(f"{part}: there are no examples")
+            low, high = int(samples.labels.min()), int(samples.labels.max())
+            if low < 0 or high >= len(self.classes):
+                wrong = low if low < 0 else high
+                raise ConfigError(
+                    f"{part}: label {wrong} names none of the {len(self.classes)} classes; "
+                    f"labels are positions in `classes`, 0 to {len(self.classes) - 1}"
+                )
+
+
+@dataclass(frozen=True)
+class Training:
+    """How a client trains in one round: stochastic gradient descent with momentum.
+
+    ``max_samples``: at most so many of a client's examples are used in a round, a new choice each
+    time; None uses all of them.
+    """
+
+    epochs: int = 1
+    batch_size: int = 32
+    lr: float = 0.05
+    momentum: float = 0.9
+    weight_decay: float = 0.0
+    max_samples: int | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "batch_size", "max_samples"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ConfigError(f"training: {name} is {value}; it must be at least 1")
+        for name in ("lr", "momentum", "weight_decay"):
+            if not 0.0 <= getattr(self, name) < float("inf"):
+                raise ConfigError(
+                    f"training: {name} is {getattr(self, name)}; it must be a number from 0 up"
+                )
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """``loss``: mean over every example and epoch of the round, as seen while training.
+    ``examples``: how many different examples were used, the client's weight in FedAvg.
+    """
+
+    loss: float
+    examples: int
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluation:
+    """How a model does on N examples of C classes.
+
+    Per example: ``loss`` float32 (N,); ``correct`` float32 (N,), 0 or 1, or for sequences the
+    fraction of right steps. Per class: ``right`` and ``total``, int64 (C,).
+    """
+
+    loss: NDArray[np.float32]
+    correct: NDArray[np.float32]
+    right: NDArray[np.int64]
+    total: NDArray[np.int64]
+
+    @property
+    def accuracy(self) -> float:
+        """Fraction of right labels; NaN where there were no examples."""
+        return self.mean(self.correct)
+
+    @property
+    def mean_loss(self) -> float:
+        """Mean loss of an example; NaN where there were no examples."""
+        return self.mean(self.loss)
+
+    @property
+    def recall(self) -> NDArray[np.float64]:
+        """Per class the fraction of its labels that were found (C,); NaN for an absent class."""
+        found = np.full(self.total.shape, np.nan)
+        np.divide(self.right, self.total, out=found, where=self.total > 0)
+        return found
+
+    @staticmethod
+    def mean(values: NDArray[np.float32]) -> float:
+        """Mean in double precision; NaN of nothing."""
+        return float(values.mean(dtype=np.float64)) if values.size else float("nan")
+
+
+class Task(ABC):
+    """A learning problem that a simulation can run.
+
+    ``folder`` is where the user said the data is (None: nowhere in particular). Class attributes
+    give the defaults of a run: ``training``, ``partition`` (see ``partition.split``) and
+    ``clients``. ``name`` is the class's own name in lower case unless it is set.
+    """
+
+    name: ClassVar[str] = "task"
+    training: ClassVar[Training] = Training()
+    partition: ClassVar[str] = "iid"
+    clients: ClassVar[int] = 10
+    evaluation_batch: ClassVar[int] = 500
+    """Examples in one forward pass of ``evaluate``; bounds its memory, not its result."""
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        if "name" not in vars(cls):
+            cls.name = cls.__name__.lower()
+
+    def __init__(self, folder: Path | None = None) -> None:
+        self.folder = folder
+
+    @abstractmethod
+    def load(self) -> Data:
+        """Read the data. Raises ConfigError when it is not there, saying how to get it."""
+
+    @abstractmethod
+    def build(self) -> nn.Module:
+        """Return a new model that maps prepared inputs (B, ...) to scores (B, C) or (B, T, C).
+
+        Its weights may be drawn from torch's own generator, which the caller has seeded.
+        """
+
+    def prepare(self, inputs: Tensor) -> Tensor:
+        """Turn stored inputs of one batch into what the model takes. Default: as they are."""
+        return inputs
+
+    def train(
+        self, model: nn.Module, samples: Samples, training: Training, generator: torch.Generator
+    ) -> TrainResult:
+        """Train ``model`` in place for one round: SGD on the cross entropy, all momentum new.
+
+        The order of examples is drawn from ``generator`` and from nowhere else, so with one torch
+        thread the same arguments give the same bits. Raises ConfigError if there are no samples.
+        """
+        if len(samples) == 0:
+            raise ConfigError(
+                f"task {self.name}: a client has no examples to train on; use fewer clients"
+            )
+        device = next(model.parameters()).device
+        optimizer = torch.optim.SGD(
+            [parameter for parameter in model.parameters() if parameter.requires_grad],
+            lr=training.lr,
+            momentum=training.momentum,
+            weight_decay=training.weight_decay,
+        )
+        model.train()
+        used = torch.randperm(len(samples), generator=generator)[: training.max_samples]
+        total = torch.zeros((), dtype=torch.float64, device=device)
+        for _ in range(training.epochs):
+            order = used[torch.randperm(len(used), generator=generator)]
+            for start in range(0, len(order), training.batch_size):
+                batch = order[start : start + training.batch_size]
+                scores = model(self.prepare(samples.inputs[batch]).to(device))
+                labels = samples.labels[batch].to(device)
+                loss = functional.cross_entropy(scores.flatten(0, -2), labels.flatten())
+                optimizer.zero_grad(set_to_none=True)
+                torch.autograd.backward(loss)
+                optimizer.step()
+                total += loss.detach() * len(batch)
+        return TrainResult(float(total) / (training.epochs * len(used)), len(used))
+
+    def evaluate(self, model: nn.Module, samples: Samples) -> Evaluation:
+        """Judge ``model`` on each of ``samples``; changes nothing in it.
+
+        No samples give empty arrays, and zeros for every class.
+        """
+        device = next(model.parameters()).device
+        before = model.training
+        model.eval()
+        try:
+            with torch.inference_mode():
+                return self._evaluate(model, samples, device)
+        finally:
+            model.train(before)
+
+    def _evaluate(self, model: nn.Module, samples: Samples, device: torch.device) -> Evaluation:
+        if len(samples) == 0:
+            # One blank example tells how many classes the model scores.
+            blank = self.prepare(samples.inputs.new_zeros((1, *samples.inputs.shape[1:])))
+            none = np.zeros(0, np.float32)
+            counts = np.zeros(model(blank.to(device)).shape[-1], np.int64)
+            return Evaluation(none, none, counts, counts)
+        losses, hits = [], []
+        classes = 0
+        for start in range(0, len(samples), self.evaluation_batch):
+            batch = slice(start, start + self.evaluation_batch)
+            scores = model(self.prepare(samples.inputs[batch]).to(device))
+            labels = samples.labels[batch].to(device)
+            classes = scores.shape[-1]
+            loss = functional.cross_entropy(
+                scores.flatten(0, -2), labels.flatten(), reduction="none"
+            )
+            losses.append(loss.view(labels.shape).cpu())
+            hits.append((scores.argmax(-1) == labels).cpu())
+        loss, hit = torch.cat(losses), torch.cat(hits)
+        labels = samples.labels.flatten()
+        return Evaluation(
+            loss=loss.reshape(len(samples), -1).mean(1).numpy(),
+            correct=hit.reshape(len(samples), -1).float().mean(1).numpy(),
+            right=torch.bincount(labels[hit.flatten()], minlength=classes).numpy(),
+            total=torch.bincount(labels, minlength=classes).numpy(),
+        )
