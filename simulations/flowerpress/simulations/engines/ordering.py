@@ -1,0 +1,97 @@
+"""The same nodes in the same order under every engine.
+
+Flower's own engine gives nodes random ids, in no particular order. Strategies sample from the
+list of ids, so the order decides who takes part. ``ordered`` asks every node once which
+partition it has and returns a grid that lists the nodes by it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+
+from flwr.app import Message, RecordDict
+from flwr.serverapp import Grid
+from flwr.supercore.run import Run
+
+from .errors import EngineError
+
+__all__ = ["OrderedGrid", "ordered"]
+
+_PATIENCE = 60.0  # seconds; a simulation's nodes are there from the start
+
+
+class OrderedGrid(Grid):
+    """Another grid, whose nodes are listed in order of their partitions.
+
+    ``partitions`` maps a node's id to its partition.
+    """
+
+    def __init__(self, inner: Grid, partitions: dict[int, int]) -> None:
+        self.partitions = dict(sorted(partitions.items(), key=lambda item: item[1]))
+        self._inner = inner
+
+    def set_run(self, run: Run) -> None:
+        """Pass on to the grid inside."""
+        self._inner.set_run(run)
+
+    @property
+    def run(self) -> Run:
+        """The run's information."""
+        return self._inner.run
+
+    def create_message(
+        self,
+        content: RecordDict,
+        message_type: str,
+        dst_node_id: int,
+        group_id: str,
+        ttl: float | None = None,
+    ) -> Message:
+        """Pass on to the grid inside."""
+        return self._inner.create_message(content, message_type, dst_node_id, group_id, ttl)
+
+    def get_node_ids(self) -> Iterable[int]:
+        """Return the node ids in order of their partitions."""
+        return list(self.partitions)
+
+    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
+        """Pass on to the grid inside."""
+        return self._inner.push_messages(messages)
+
+    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
+        """Pass on to the grid inside."""
+        return self._inner.pull_messages(message_ids)
+
+    def send_and_receive(
+        self, messages: Iterable[Message], *, timeout: float | None = None
+    ) -> Iterable[Message]:
+        """Pass on to the grid inside."""
+        return self._inner.send_and_receive(messages, timeout=timeout)
+
+
+def ordered(grid: Grid, clients: int) -> OrderedGrid:
+    """Ask every node for its partition (a ``query`` message) and list them by it.
+
+    Raises:
+        EngineError: there are not ``clients`` nodes, one does not answer, or two have the same
+            partition.
+    """
+    deadline = time.monotonic() + _PATIENCE
+    while len(nodes := list(grid.get_node_ids())) < clients:
+        if time.monotonic() > deadline:
+            raise EngineError(f"only {len(nodes)} of {clients} clients have come up")
+        time.sleep(0.1)
+    questions = [Message(RecordDict(), node, "query") for node in nodes]
+    partitions: dict[int, int] = {}
+    for reply in grid.send_and_receive(questions, timeout=_PATIENCE):
+        if reply.has_error():
+            raise EngineError(f"a client cannot start: {reply.error.reason}")
+        partition = reply.content.metric_records["partition"]["partition-id"]
+        partitions[reply.metadata.src_node_id] = int(str(partition))
+    if sorted(partitions.values()) != list(range(clients)):
+        raise EngineError(
+            f"{clients} clients should have partitions 0 to {clients - 1}, but they answered "
+            f"{sorted(partitions.values())}"
+        )
+    return OrderedGrid(grid, partitions)
