@@ -1,1 +1,23 @@
-"""flowerpress.server"""
+"""What runs beside the SuperLink: the ``Pressed`` strategy and what it is made of."""
+
+from __future__ import annotations
+
+from flowerpress.server.aggregate import FlowerMean, StreamingMean
+from flowerpress.server.broadcast import Broadcast
+from flowerpress.server.intake import Intake, Rejection
+from flowerpress.server.meter import HEADER, Meter, RoundBytes
+from flowerpress.server.pressed import Pressed
+from flowerpress.server.streaming import StreamingGrid
+
+__all__ = [
+    "HEADER",
+    "Broadcast",
+    "FlowerMean",
+    "Intake",
+    "Meter",
+    "Pressed",
+    "Rejection",
+    "RoundBytes",
+    "StreamingGrid",
+    "StreamingMean",
+]

@@ -1,0 +1,129 @@
+"""What a client keeps between rounds: its copy of the model, and the residual of its uplink.
+
+Both live in Flower's ``Context.state`` under names of their own, so an app's state is untouched.
+``Context.state`` survives rounds but not a restart of the SuperNode: a client that lost it says so
+and is sent a whole model.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from flwr.app import Array, ArrayRecord, ConfigRecord, Context
+from numpy.typing import NDArray
+
+from flowerpress.compression import (
+    Manifest,
+    ManifestError,
+    SequenceError,
+    apply_frames,
+    model_digest,
+)
+from flowerpress.protos import Instruction, Kind, split, unpack
+
+__all__ = ["Held", "apply", "load", "save"]
+
+_MODEL = "flowerpress.model"
+_RESIDUAL = "flowerpress.residual"
+_STATE = "flowerpress.state"
+
+
+@dataclass(frozen=True)
+class Held:
+    """A client's copy of the model at a version of a run, as Flower arrays.
+
+    ``residuals`` maps tensor names to what earlier uplinks left unsent; ``sequence`` counts the
+    updates that this client has made in the run.
+    """
+
+    run: int
+    version: int
+    digest: bytes
+    sequence: int
+    model: ArrayRecord
+    residuals: dict[str, NDArray[Any]] = field(default_factory=dict)
+
+
+def load(context: Context, run: int) -> Held | None:
+    """Return what ``context`` holds of ``run``, or None; another run's state does not count."""
+    state = context.state.config_records.get(_STATE)
+    if state is None or state["run"] != run.to_bytes(8, "little"):
+        return None
+    records = context.state.array_records
+    return Held(
+        run=run,
+        version=int(state["version"]),  # type: ignore[arg-type]
+        digest=bytes(state["digest"]),  # type: ignore[arg-type]
+        sequence=int(state["sequence"]),  # type: ignore[arg-type]
+        model=records[_MODEL],
+        residuals={name: array.numpy() for name, array in records[_RESIDUAL].items()},
+    )
+
+
+def save(context: Context, held: Held) -> None:
+    """Put ``held`` into ``context``."""
+    context.state[_MODEL] = held.model
+    context.state[_RESIDUAL] = _record(held.residuals)
+    context.state[_STATE] = ConfigRecord(
+        {
+            "run": held.run.to_bytes(8, "little"),
+            "version": held.version,
+            "digest": held.digest,
+            "sequence": held.sequence,
+        }
+    )
+
+
+def apply(held: Held | None, instruction: Instruction, blob: bytes | None) -> Held | None:
+    """Return what the client holds after the downlink, or None if it lacks the starting version.
+
+    Raises:
+        WireError: the blob is broken, or leads to another model than the server's.
+    """
+    arrays: dict[str, NDArray[Any]] | None = None
+    digest = b""
+    if instruction.held:
+        if held is None or held.version < instruction.held:
+            return None
+        digest = held.digest
+        if blob is None and digest == instruction.digest:
+            return held
+        arrays = {name: array.numpy() for name, array in held.model.items()}
+    manifest = None if arrays is None else Manifest.of(arrays)
+
+    for part in split(blob) if blob is not None else []:
+        update = unpack(part, manifest)
+        if update.run != instruction.run:
+            raise SequenceError("run", "the downlink belongs to another run")
+        if held is not None and instruction.held and update.sequence <= held.version:
+            continue  # applied before; the answer that said so was lost
+        if update.kind is Kind.MODEL:
+            manifest = update.manifest or manifest
+            arrays = {}
+        elif update.base != digest:
+            raise SequenceError("base", "the downlink changes another model than the one held here")
+        if manifest is None or arrays is None:
+            raise ManifestError("manifest", "the downlink starts without a model")
+        arrays = apply_frames(manifest, arrays, update.frames, change=update.kind is Kind.DELTA)
+        manifest.match(arrays)
+        digest = model_digest(manifest, arrays)
+        if digest != update.result:
+            raise SequenceError("result", "the model after the downlink is not the server's")
+    if digest != instruction.digest or arrays is None or manifest is None:
+        raise SequenceError(
+            "digest", "the downlink does not lead to the version that was announced"
+        )
+    return Held(
+        run=instruction.run,
+        version=instruction.version,
+        digest=digest,
+        sequence=held.sequence if held else 0,
+        model=_record({spec.name: arrays[spec.name] for spec in manifest.specs}),
+        residuals=held.residuals if held else {},
+    )
+
+
+def _record(arrays: dict[str, NDArray[Any]]) -> ArrayRecord:
+    return ArrayRecord({name: Array(np.asarray(array)) for name, array in arrays.items()})

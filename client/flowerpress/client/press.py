@@ -1,0 +1,197 @@
+"""The client mod: a plain model in, a plain model out, compressed bytes on both sides."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from logging import WARNING
+from typing import Any
+
+import numpy as np
+from flwr.app import Context, Message, MessageType, RecordDict
+from flwr.clientapp.typing import ClientAppCallable, Mod
+from flwr.supercore import log
+from numpy.typing import NDArray
+
+from flowerpress.client.held import Held, apply, load, save
+from flowerpress.compression import (
+    ConfigError,
+    EncodeError,
+    FlowerpressError,
+    Manifest,
+    WireError,
+    compensate,
+    encode_frames,
+    preset,
+    residual,
+)
+from flowerpress.protos import (
+    Carrier,
+    Instruction,
+    Kind,
+    MessageCarrier,
+    Receipt,
+    Status,
+    Update,
+    pack,
+)
+
+__all__ = ["press"]
+
+_CARRIERS: dict[str, Carrier] = {MessageCarrier.name: MessageCarrier()}
+
+
+def press(uplink: str | None = None) -> Mod:
+    """Return a mod that compresses what a ClientApp exchanges with a ``Pressed`` strategy.
+
+        app = ClientApp(mods=[press()])
+
+    The app itself sees what it always saw: one ``ArrayRecord`` with the model in the message, and
+    it answers with one. Between them this client's copy of the model is brought up to date, and
+    the change that training made is coded with error feedback.
+
+    Args:
+        uplink: the codec of this client's updates, such as ``"stc"`` or ``"int8"``. None follows
+            what the server asks for.
+
+    Raises:
+        ConfigError: ``uplink`` names no codec.
+    """
+    if uplink is not None:
+        preset(uplink)
+
+    def mod(message: Message, context: Context, call_next: ClientAppCallable) -> Message:
+        instruction = Instruction.read(message.content)
+        if instruction is None:
+            return call_next(message, context)  # a server without Pressed
+        try:
+            return _pressed(message, context, call_next, instruction, uplink)
+        except FlowerpressError as error:
+            log(WARNING, "flowerpress: left out of round %d: %s", instruction.round, error)
+            held = load(context, instruction.run)
+            receipt = Receipt(
+                Status.REFUSED,
+                held.version if held else 0,
+                held.digest if held else b"",
+                error=type(error).__name__,
+                field=error.field
+                if isinstance(error, WireError)
+                else error.tensor
+                if isinstance(error, EncodeError)
+                else "",
+                message=str(error),
+            )
+            return _reply(RecordDict(), receipt, message)
+
+    return mod
+
+
+def _pressed(
+    message: Message,
+    context: Context,
+    call_next: ClientAppCallable,
+    instruction: Instruction,
+    uplink: str | None,
+) -> Message:
+    if instruction.carrier not in _CARRIERS:
+        raise ConfigError(
+            f"the server sends over the carrier {instruction.carrier[:32]!r}, "
+            f"this client knows {', '.join(_CARRIERS)}"
+        )
+    carrier = _CARRIERS[instruction.carrier]
+    blob = carrier.detach(message.content, instruction.arrays, limit=None)
+    held = apply(load(context, instruction.run), instruction, blob)
+    if held is None:
+        return _reply(RecordDict(), Receipt(Status.NEED_MODEL, 0), message)
+    save(context, held)
+
+    message.content = RecordDict(
+        {
+            **{k: v for k, v in message.content.items() if k != instruction.arrays},
+            instruction.arrays: held.model,
+        }
+    )
+    reply = call_next(message, context)
+    if reply.has_error():
+        return reply
+    receipt = Receipt(Status.OK, held.version, held.digest)
+    if reply.metadata.message_type.split(".")[0] == MessageType.TRAIN:
+        held, packed = _update(held, instruction, context, reply.content, uplink)
+        key = next(iter(reply.content.array_records))
+        carrier.attach(reply.content, key, packed)
+        save(context, held)
+    receipt.write(reply.content)
+    return reply
+
+
+def _update(
+    held: Held,
+    instruction: Instruction,
+    context: Context,
+    content: RecordDict,
+    uplink: str | None,
+) -> tuple[Held, bytes]:
+    """Return the state after sending, and the blob to send."""
+    if len(content.array_records) != 1:
+        raise ConfigError(
+            f"the ClientApp answered with {len(content.array_records)} ArrayRecords; "
+            "press() sends exactly one, the trained model"
+        )
+    before = {name: array.numpy() for name, array in held.model.items()}
+    manifest = Manifest.of(before)
+    (record,) = content.array_records.values()
+    after = {name: array.numpy() for name, array in record.items()}
+    manifest.match(after)
+
+    plan = preset(uplink or instruction.uplink).plan(manifest)
+    sequence = max(held.sequence, instruction.watermark) + 1
+    if plan.lossless:
+        kind, tensors = Kind.MODEL, {k: _as(after[k], before[k]) for k in before}
+    else:
+        kind = Kind.DELTA
+        delta = {s.name: _change(after[s.name], before[s.name], s.is_float) for s in manifest.specs}
+        tensors = compensate(manifest, delta, held.residuals)
+    frames, decoded = encode_frames(manifest, plan, tensors, _generator(instruction, context))
+    update = Update(
+        kind=kind,
+        run=instruction.run,
+        round=instruction.round,
+        client=instruction.client,
+        sequence=sequence,
+        manifest_digest=manifest.digest,
+        frames=frames,
+        base=held.digest,
+    )
+    rest = residual(manifest, plan, tensors, decoded)
+    return replace(held, sequence=sequence, residuals=rest), pack(update)
+
+
+def _change(after: NDArray[Any], before: NDArray[Any], is_float: bool) -> NDArray[Any]:
+    """Return the change in float32, or the new values of a tensor of integers."""
+    if not is_float:
+        return _as(after, before)
+    with np.errstate(invalid="ignore", over="ignore"):
+        return np.subtract(after, before, dtype=np.float32, casting="same_kind")
+
+
+def _as(array: NDArray[Any], like: NDArray[Any]) -> NDArray[Any]:
+    # Some apps widen buffers (torch counters averaged to floats): the manifest's dtype rules.
+    if array.dtype == like.dtype:
+        return array
+    return (
+        np.rint(array).astype(like.dtype) if like.dtype.kind in "iu" else array.astype(like.dtype)
+    )
+
+
+def _generator(instruction: Instruction, context: Context) -> np.random.Generator:
+    """Return the generator of this client, round and run.
+
+    The stream is the partition where there is one, so that a simulation draws the same numbers
+    whatever identities its engine gives to the nodes.
+    """
+    stream = context.node_config.get("partition-id", context.node_id)
+    return np.random.default_rng([instruction.seed, instruction.round, int(stream)])
+
+
+def _reply(content: RecordDict, receipt: Receipt, message: Message) -> Message:
+    receipt.write(content)
+    return Message(content, reply_to=message)

@@ -1,0 +1,158 @@
+"""Tensors to frames and back: the step that both ends of every exchange share.
+
+A frame is one coded tensor. ``encode_frames`` returns, beside the frames, exactly what the
+receiver will decode, because error feedback and the server's copy of what its clients hold must
+be computed from that and from nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from flowerpress.compression.codec import Codec, Context
+from flowerpress.compression.decoded import Decoded
+from flowerpress.compression.errors import NonFiniteError
+from flowerpress.compression.pipeline import Pipeline
+from flowerpress.compression.plan import Plan
+from flowerpress.compression.spec import Manifest
+
+__all__ = [
+    "CODECS",
+    "Frame",
+    "apply_frames",
+    "compensate",
+    "decode_frames",
+    "encode_frames",
+    "residual",
+]
+
+# Every codec that a recipe may name, by wire tag.
+CODECS: dict[int, type[Codec]] = {Pipeline.tag: Pipeline}
+
+Residuals = dict[str, NDArray[np.float32]]
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One coded tensor: its index in the manifest, its codec, its body."""
+
+    tensor: int
+    codec: Codec
+    body: bytes | memoryview
+
+
+def encode_frames(
+    manifest: Manifest,
+    plan: Plan,
+    tensors: Mapping[str, NDArray[Any]],
+    rng: np.random.Generator | None,
+) -> tuple[list[Frame], list[Decoded]]:
+    """Encode every tensor with its codec.
+
+    Args:
+        manifest: the tensors, in order.
+        plan: one codec each.
+        tensors: name -> array with the manifest's shape.
+        rng: for stochastic codecs; used in manifest order.
+
+    Returns:
+        The frames, and what a receiver decodes from each.
+
+    Raises:
+        EncodeError: a tensor cannot be encoded; nothing has been changed.
+    """
+    plan.check(manifest)
+    context = Context(rng)
+    frames, decoded = [], []
+    for index, (spec, codec) in enumerate(zip(manifest.specs, plan.codecs, strict=True)):
+        body = codec.encode(tensors[spec.name], spec, context)
+        frames.append(Frame(index, codec, body))
+        decoded.append(codec.decode(memoryview(body), spec))
+    return frames, decoded
+
+
+def decode_frames(manifest: Manifest, frames: Sequence[Frame]) -> Iterator[tuple[int, Decoded]]:
+    """Decode frames one at a time; only one decoded tensor is alive.
+
+    Raises:
+        WireError: a body is not what an encoder writes, or decodes to NaN or infinity.
+    """
+    for frame in frames:
+        spec = manifest.specs[frame.tensor]
+        decoded = frame.codec.decode(memoryview(frame.body), spec)
+        if not decoded.is_finite():
+            raise NonFiniteError(f"frame[{spec.name!r}]", "decodes to NaN or infinity")
+        yield frame.tensor, decoded
+
+
+def apply_frames(
+    manifest: Manifest,
+    arrays: Mapping[str, NDArray[Any]],
+    frames: Sequence[Frame],
+    *,
+    change: bool,
+) -> dict[str, NDArray[Any]]:
+    """Return the model that ``frames`` lead to; server and clients run this same code.
+
+    Args:
+        manifest: the model's tensors.
+        arrays: name -> array of the base model; not changed. Empty where ``change`` is False.
+        frames: coded tensors; with ``change``, tensors without a frame stay as they are.
+        change: whether floating-point frames hold differences, to be added in the tensor's own
+            dtype, or values. Tensors of integers are always values.
+
+    Raises:
+        WireError: a body is broken, or decodes to NaN or infinity.
+    """
+    out = dict(arrays)
+    for index, decoded in decode_frames(manifest, frames):
+        spec = manifest.specs[index]
+        if change and spec.is_float:
+            total = np.array(arrays[spec.name], order="C").reshape(-1)
+            decoded.add_to(total)
+            if not np.isfinite(total).all():
+                raise NonFiniteError(f"frame[{spec.name!r}]", "overflows when added to the model")
+        else:
+            total = decoded.dense().astype(spec.dtype, copy=False)
+        out[spec.name] = total.reshape(spec.shape)
+    return out
+
+
+def compensate(
+    manifest: Manifest, delta: Mapping[str, NDArray[Any]], residuals: Mapping[str, NDArray[Any]]
+) -> dict[str, NDArray[Any]]:
+    """Return ``delta`` plus the residual of each tensor that has one (error feedback, sent side).
+
+    Seide et al., Interspeech 2014; Karimireddy et al., ICML 2019, algorithm 2.
+    """
+    return {
+        spec.name: delta[spec.name] + residuals[spec.name]
+        if spec.name in residuals
+        else delta[spec.name]
+        for spec in manifest.specs
+    }
+
+
+def residual(
+    manifest: Manifest,
+    plan: Plan,
+    tensors: Mapping[str, NDArray[Any]],
+    decoded: Sequence[Decoded],
+) -> Residuals:
+    """Return what was meant (``tensors``) minus what arrives (``decoded``), for biased codecs.
+
+    An unbiased codec gets no residual: its errors average out, and feeding them back would add
+    variance.
+    """
+    out: Residuals = {}
+    for spec, codec, value in zip(manifest.specs, plan.codecs, decoded, strict=True):
+        if codec.biased:
+            rest = tensors[spec.name].astype(np.float32).reshape(-1)
+            value.add_to(rest, -1.0)
+            out[spec.name] = rest.reshape(spec.shape)
+    return out

@@ -1,0 +1,171 @@
+"""What is known of tensors before any bytes arrive: their names, shapes and dtypes.
+
+Both ends derive the same manifest from the same model, so an update refers to a tensor by its
+index and a receiver takes every size from its own manifest, never from the sender.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from flowerpress.compression.errors import ConfigError, LimitError, ManifestError
+from flowerpress.compression.limits import DEFAULT_LIMITS, Limits
+
+__all__ = ["DTYPES", "Manifest", "TensorSpec", "model_digest"]
+
+# The wire number of a dtype is its place in this tuple: append only.
+DTYPES = (
+    "float32",
+    "float16",
+    "float64",
+    "int8",
+    "int16",
+    "int32",
+    "int64",
+    "uint8",
+    "uint16",
+    "uint32",
+    "uint64",
+    "bool",
+)
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """Name, shape and NumPy dtype name of one tensor. A scalar has the shape ``()`` and size 1."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str = "float32"
+
+    def __post_init__(self) -> None:
+        if self.dtype not in DTYPES:
+            raise ConfigError(
+                f"tensor {self.name!r} has dtype {self.dtype}, which cannot be sent; "
+                f"convert it to one of {', '.join(DTYPES)}"
+            )
+
+    @cached_property
+    def size(self) -> int:
+        """Number of elements."""
+        return math.prod(self.shape)
+
+    @cached_property
+    def nbytes(self) -> int:
+        """Bytes of the uncompressed tensor."""
+        return self.size * np.dtype(self.dtype).itemsize
+
+    @property
+    def is_float(self) -> bool:
+        """Whether lossy codecs and differences make sense for this tensor."""
+        return self.dtype.startswith("float")
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """The tensors of one model, in the order in which updates refer to them."""
+
+    specs: tuple[TensorSpec, ...]
+
+    def __post_init__(self) -> None:
+        if len({spec.name for spec in self.specs}) != len(self.specs):
+            raise ConfigError("two tensors of the model have the same name")
+
+    def __len__(self) -> int:
+        return len(self.specs)
+
+    @classmethod
+    def of(cls, arrays: Mapping[str, NDArray[Any]]) -> Manifest:
+        """Describe ``arrays`` in their own order."""
+        return cls(
+            tuple(
+                TensorSpec(name, a.shape, a.dtype.newbyteorder("=").name)
+                for name, a in arrays.items()
+            )
+        )
+
+    @cached_property
+    def size(self) -> int:
+        """Number of elements of all tensors."""
+        return sum(spec.size for spec in self.specs)
+
+    @cached_property
+    def nbytes(self) -> int:
+        """Bytes of all tensors, uncompressed."""
+        return sum(spec.nbytes for spec in self.specs)
+
+    @cached_property
+    def digest(self) -> bytes:
+        """Eight bytes that two manifests share only if they describe the same tensors."""
+        h = hashlib.blake2b(digest_size=8, person=b"fp-manifest")
+        for spec in self.specs:
+            name = spec.name.encode()
+            h.update(len(name).to_bytes(4, "little") + name)
+            h.update(bytes([DTYPES.index(spec.dtype), len(spec.shape)]))
+            for extent in spec.shape:
+                h.update(extent.to_bytes(8, "little"))
+        return h.digest()
+
+    def check_limits(self, limits: Limits = DEFAULT_LIMITS) -> None:
+        """Refuse a manifest that came over the wire and asks for too much.
+
+        Raises:
+            LimitError: too many tensors, dimensions or elements.
+        """
+        if len(self.specs) > limits.max_tensors:
+            raise LimitError(
+                "manifest", f"{len(self.specs)} tensors, at most {limits.max_tensors} are accepted"
+            )
+        for spec in self.specs:
+            if len(spec.shape) > limits.max_dimensions:
+                raise LimitError(
+                    f"manifest[{spec.name!r}].shape",
+                    f"more than {limits.max_dimensions} dimensions",
+                )
+        if self.size > limits.max_elements:
+            raise LimitError(
+                "manifest", f"{self.size} elements, at most {limits.max_elements} are accepted"
+            )
+
+    def match(self, arrays: Mapping[str, NDArray[Any]]) -> list[NDArray[Any]]:
+        """Return ``arrays`` in manifest order.
+
+        Raises:
+            ManifestError: a tensor is missing, unexpected, or has another shape.
+        """
+        expected = {spec.name for spec in self.specs}
+        if missing := sorted(expected - arrays.keys()):
+            raise ManifestError("tensors", f"missing from the model: {', '.join(missing)}")
+        if extra := sorted(arrays.keys() - expected):
+            raise ManifestError(
+                "tensors", f"not in the model that training began with: {', '.join(extra)}"
+            )
+        for spec in self.specs:
+            if arrays[spec.name].shape != spec.shape:
+                raise ManifestError(
+                    f"tensors[{spec.name!r}]",
+                    f"shape {arrays[spec.name].shape}, the model has {spec.shape}",
+                )
+        return [arrays[spec.name] for spec in self.specs]
+
+
+def model_digest(manifest: Manifest, arrays: Mapping[str, NDArray[Any]]) -> bytes:
+    """Return 16 bytes that identify the exact bits of a model.
+
+    Args:
+        manifest: gives the order and the dtypes.
+        arrays: name -> array with the shape and dtype of the manifest.
+    """
+    h = hashlib.blake2b(manifest.digest, digest_size=16, person=b"fp-model")
+    for spec in manifest.specs:
+        little = arrays[spec.name].astype(np.dtype(spec.dtype).newbyteorder("<"), copy=False)
+        h.update(np.ascontiguousarray(little).reshape(-1).view(np.uint8))
+    return h.digest()

@@ -1,0 +1,52 @@
+"""The stages that pipelines are made of, by wire tag.
+
+A tag is never reused. The registry is checked at import: two stages with one tag or name stop the
+program here, not at the thousandth round.
+"""
+
+from __future__ import annotations
+
+from flowerpress.compression.errors import FormatError
+from flowerpress.compression.stages.base import Form, Levels, Opened, Stage
+from flowerpress.compression.stages.channel import Int8
+from flowerpress.compression.stages.codebook import Codebook
+from flowerpress.compression.stages.exact import Exact
+from flowerpress.compression.stages.half import Half
+from flowerpress.compression.stages.prune import Prune
+from flowerpress.compression.stages.qsgd import Qsgd
+from flowerpress.compression.stages.ternary import Ternary
+from flowerpress.compression.stages.topk import TopK
+
+__all__ = [
+    "STAGES",
+    "Codebook",
+    "Exact",
+    "Form",
+    "Half",
+    "Int8",
+    "Levels",
+    "Opened",
+    "Prune",
+    "Qsgd",
+    "Stage",
+    "Ternary",
+    "TopK",
+    "stage_class",
+]
+
+STAGES: tuple[type[Stage], ...] = (Exact, Half, Int8, TopK, Prune, Ternary, Qsgd, Codebook)
+
+_BY_TAG = {stage.tag: stage for stage in STAGES}
+if len(_BY_TAG) != len(STAGES) or len({stage.name for stage in STAGES}) != len(STAGES):
+    raise RuntimeError("two stages share a tag or a name")
+
+
+def stage_class(tag: int, field: str) -> type[Stage]:
+    """Return the stage with a wire tag.
+
+    Raises:
+        FormatError: no stage has it; ``field`` names where it was read.
+    """
+    if tag not in _BY_TAG:
+        raise FormatError(field, f"unknown stage tag {tag}; the sender may be newer")
+    return _BY_TAG[tag]

@@ -1,0 +1,67 @@
+"""The largest entries of a tensor and nothing else."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from flowerpress.compression.codec import Context
+from flowerpress.compression.coders.positions import decode_positions, encode_positions
+from flowerpress.compression.decoded import Sparse
+from flowerpress.compression.errors import ConfigError, FormatError
+from flowerpress.compression.kernels.select import largest
+from flowerpress.compression.spec import TensorSpec
+from flowerpress.compression.stages.base import Form, Levels, Opened, Stage
+from flowerpress.compression.wire import Reader, Writer
+
+__all__ = ["TopK", "kept"]
+
+
+class TopK(Stage):
+    """Exactly ``k = max(1, round(density * n))`` entries of largest magnitude, ties by index.
+
+    Side information: k and the positions (gap coded, or what is smaller; ``positions`` may name
+    one mode). Source: Aji and Heafield, EMNLP 2017, section 3, with exact k per tensor. Biased:
+    needs error feedback (Stich et al., NeurIPS 2018).
+    """
+
+    tag = 4
+    name = "topk"
+    takes = Form.TENSOR
+    gives = Form.VALUES
+
+    def __init__(self, density: float = 0.01, positions: str = "smallest") -> None:
+        if not 0 < density <= 1:
+            raise ConfigError(f"density is {density}; it must be above 0 and at most 1")
+        self.density = density
+        self.positions = positions
+
+    def encode(
+        self, x: NDArray[Any], spec: TensorSpec, context: Context, side: Writer
+    ) -> NDArray[Any] | Levels:
+        """Return the kept values in order of their positions."""
+        where = largest(x, kept(x.size, self.density))
+        side.varint(where.size)
+        side.raw(encode_positions(where, x.size, mode=self.positions))
+        return x[where]
+
+    def open(self, count: int, spec: TensorSpec, side: Reader) -> Opened:
+        """Read k and the positions."""
+        k = side.varint()
+        if k > count:
+            raise FormatError(f"{side.field}.k", f"{k} entries kept of {count}")
+        where = decode_positions(side, k, count)
+        return Opened(
+            k, 0, lambda values: Sparse(where, values.astype(np.float32, copy=False), count)
+        )
+
+    def describe(self) -> str:
+        """Return the name and the density in percent."""
+        return f"top-k {100 * self.density:g}%"
+
+
+def kept(n: int, density: float) -> int:
+    """Return how many of ``n`` entries a density keeps: at least one of any tensor that has one."""
+    return min(n, max(1, round(density * n)))

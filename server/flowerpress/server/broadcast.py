@@ -1,0 +1,180 @@
+"""The downlink: what every client holds, and the shortest way there for each of them.
+
+The server keeps, beside its own model x, the model y that clients hold. Each version codes the
+difference x - y and adds *what clients will decode* to y. The part that the codec lost stays in
+x - y and is coded again with the next version: that is the server's own error feedback (Tang et
+al., ICML 2019, DoubleSqueeze; Sattler et al., IEEE TNNLS 2020, algorithm 2), without a second
+residual. All clients of a version hold the same bits, so the server remembers one model and a
+short chain of changes, however many clients there are.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from flowerpress.compression import (
+    Frame,
+    Manifest,
+    Preset,
+    apply_frames,
+    encode_frames,
+    model_digest,
+)
+from flowerpress.protos import Kind, Update, pack
+
+__all__ = ["Broadcast", "Packed"]
+
+Arrays = dict[str, NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class Packed:
+    """One update as bytes: its version, and how many bytes each tensor's frame takes."""
+
+    version: int
+    blob: bytes
+    by_tensor: dict[str, int]
+
+
+class Broadcast:
+    """Versions of one model on their way to clients; version 0 means nothing is held.
+
+    Args:
+        run: identity of the run, 64 bits.
+        downlink: the codec of changes. A lossless one sends the model itself each time.
+        first: the codec of the first model that a client without any gets. Lossy is fine: what
+            it loses is part of the next difference.
+        whole: a lossless codec, for clients whose version is too far back.
+        seed: root of the generators of stochastic codecs.
+    """
+
+    def __init__(self, run: int, downlink: Preset, first: Preset, whole: Preset, seed: int) -> None:
+        self.run = run
+        self.version = 0
+        self.held: Arrays = {}
+        self.digest = b""
+        self._downlink = downlink
+        self._first = first
+        self._whole = whole
+        self._seed = seed
+        self._manifest: Manifest | None = None
+        self._source = b""
+        self._changes: deque[Packed] = deque()
+        self._model: Packed | None = None
+        self._round = 0
+
+    @property
+    def manifest(self) -> Manifest:
+        """The tensors of the model; available once something was published."""
+        if self._manifest is None:
+            raise RuntimeError("nothing has been published yet")
+        return self._manifest
+
+    def publish(self, server_round: int, model: Mapping[str, NDArray[Any]]) -> None:
+        """Make ``model`` the newest version, unless it already is.
+
+        Raises:
+            ManifestError: another model than the one before.
+            EncodeError: NaN, infinity or overflow.
+        """
+        manifest = self._manifest or Manifest.of(model)
+        manifest.match(model)
+        source = model_digest(manifest, model)
+        if source == self._source:
+            return
+        self._round = server_round
+        plan = self._downlink.plan(manifest)
+        rng = np.random.default_rng([self._seed, self.version, 1 << 32])
+        if plan.lossless or not self.version:
+            preset = self._downlink if plan.lossless else self._first
+            frames, _ = encode_frames(manifest, preset.plan(manifest), model, rng)
+            held = apply_frames(manifest, {}, frames, change=False)
+            self._advance(manifest, held)
+            self._model = self._pack(Kind.MODEL, frames, b"", with_manifest=True)
+        else:
+            with np.errstate(over="ignore", invalid="ignore"):
+                change = {
+                    s.name: np.subtract(model[s.name], self.held[s.name], dtype=np.float32)
+                    if s.is_float
+                    else model[s.name]
+                    for s in manifest.specs
+                }
+            frames, _ = encode_frames(manifest, plan, change, rng)
+            base = self.digest
+            held = apply_frames(manifest, self.held, frames, change=True)
+            self._advance(manifest, held)
+            self._changes.append(self._pack(Kind.DELTA, frames, base))
+            # Beyond the size of a model, sending one is shorter than the chain.
+            while sum(len(change.blob) for change in self._changes) > manifest.nbytes:
+                self._changes.popleft()
+        self._source = source
+
+    def path(self, version: int) -> tuple[int, list[Packed]]:
+        """Return the version to start from (0: none needed) and the updates that lead to now.
+
+        Args:
+            version: what the client holds, 0 if nothing.
+        """
+        if version == self.version:
+            return version, []
+        if self._downlink.plan(self.manifest).lossless:
+            assert self._model is not None
+            if not version:
+                return 0, [self._model]
+            return version, [self._whole_model(self._downlink, with_manifest=False)]
+        model = self._snapshot()
+        afresh = [model, *self._since(model.version)]
+        if version < self._oldest() or not version:
+            return 0, afresh
+        chain = self._since(version)
+        if sum(len(p.blob) for p in chain) > sum(len(p.blob) for p in afresh):
+            return 0, afresh
+        return version, chain
+
+    def _snapshot(self) -> Packed:
+        """Return a model from which the kept changes lead to now; code one if there is none."""
+        if self._model is None or self._model.version < self._oldest():
+            self._model = self._whole_model(self._whole, with_manifest=True)
+        return self._model
+
+    def _whole_model(self, preset: Preset, *, with_manifest: bool) -> Packed:
+        frames, _ = encode_frames(self.manifest, preset.plan(self.manifest), self.held, None)
+        return self._pack(Kind.MODEL, frames, b"", with_manifest=with_manifest)
+
+    def _oldest(self) -> int:
+        """The oldest version from which the kept changes lead to now."""
+        return self._changes[0].version - 1 if self._changes else self.version
+
+    def _since(self, version: int) -> list[Packed]:
+        return [change for change in self._changes if change.version > version]
+
+    def _advance(self, manifest: Manifest, held: Arrays) -> None:
+        self._manifest = manifest
+        self.held = held
+        self.digest = model_digest(manifest, held)
+        self.version += 1
+
+    def _pack(
+        self, kind: Kind, frames: list[Frame], base: bytes, *, with_manifest: bool = False
+    ) -> Packed:
+        update = Update(
+            kind=kind,
+            run=self.run,
+            round=self._round,
+            client=0,
+            sequence=self.version,
+            manifest_digest=self.manifest.digest,
+            frames=frames,
+            base=base,
+            result=self.digest,
+            manifest=self.manifest if with_manifest else None,
+        )
+        names = [self.manifest.specs[frame.tensor].name for frame in frames]
+        sizes = {name: len(frame.body) for name, frame in zip(names, frames, strict=True)}
+        return Packed(self.version, pack(update), sizes)

@@ -1,0 +1,129 @@
+"""What a reply must pass before it counts: receipt, blob, envelope, and that it is the one due."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from flwr.app import Message
+
+from flowerpress.compression import (
+    Decoded,
+    FormatError,
+    Limits,
+    Manifest,
+    SequenceError,
+    WireError,
+    decode_frames,
+)
+from flowerpress.protos import Carrier, Kind, Update, largest_blob, unpack
+
+__all__ = ["ClientRefusedError", "Intake", "Received", "Rejection", "weight_of"]
+
+
+class ClientRefusedError(WireError):
+    """The client answered with an error of its own; ``name`` is that error's class name."""
+
+    def __init__(self, name: str, field: str, message: str) -> None:
+        self.name = name
+        super().__init__(field, message)
+        self.text = message
+
+
+@dataclass(frozen=True)
+class Rejection:
+    """A client that was left out of a round, and why.
+
+    ``error`` is the name of the error, ``field`` the part of the message at fault (may be empty).
+    """
+
+    round: int
+    node: int
+    error: str
+    field: str
+    message: str
+
+
+@dataclass(frozen=True)
+class Received:
+    """A checked and decoded update: frames by tensor index."""
+
+    kind: Kind
+    decoded: tuple[tuple[int, Decoded], ...]
+
+
+class Intake:
+    """Checks updates of one run; remembers which sequence number each client has reached."""
+
+    def __init__(self, run: int, carrier: Carrier, limits: Limits) -> None:
+        self.watermarks: dict[int, int] = {}
+        self._run = run
+        self._carrier = carrier
+        self._limits = limits
+
+    def blob(self, reply: Message, key: str, manifest: Manifest) -> bytes:
+        """Return the blob of a reply.
+
+        Raises:
+            WireError: there is no blob, or it is too long.
+        """
+        limit = largest_blob(manifest, self._limits)
+        blob = self._carrier.detach(reply.content, key, limit)
+        if blob is None:
+            raise FormatError(key, "the reply brings no update")
+        return blob
+
+    def open(
+        self, blob: bytes, client: int, server_round: int, base: bytes, manifest: Manifest
+    ) -> Update:
+        """Return the update in ``blob`` if it is the one that is due from ``client``.
+
+        Raises:
+            WireError: damaged, for another model, a replay, or of another round.
+        """
+        update = unpack(blob, manifest, self._limits)
+        for field, found, due in (
+            ("run", update.run, self._run),
+            ("client", update.client, client),
+            ("round", update.round, server_round),
+            ("base", update.base, base),
+        ):
+            if found != due:
+                raise SequenceError(field, "the update belongs to another one")
+        if update.sequence <= self.watermarks.get(client, 0):
+            raise SequenceError("sequence", f"{update.sequence} was applied before")
+        if len(update.frames) != len(manifest):
+            raise FormatError("length", f"{len(update.frames)} frames for {len(manifest)} tensors")
+        return update
+
+    def decode(self, update: Update, client: int, manifest: Manifest) -> Received:
+        """Decode all frames, then move the client's watermark: an update counts once or not at all.
+
+        Raises:
+            WireError: a frame is broken; nothing was counted.
+        """
+        decoded = tuple(decode_frames(manifest, update.frames))
+        self.watermarks[client] = update.sequence
+        return Received(update.kind, decoded)
+
+
+def weight_of(reply: Message, key: str | None) -> float:
+    """Return the weight of a reply: the metric ``key``, finite and positive; 1 without a key.
+
+    Raises:
+        WireError: no single MetricRecord, no such metric, or a value that would take over or
+            poison the average.
+    """
+    records = list(reply.content.metric_records.values())
+    if len(records) != 1:
+        raise FormatError("metrics", f"{len(records)} MetricRecords where one was expected")
+    for name, value in records[0].items():
+        values = value if isinstance(value, list) else [value]
+        if not all(math.isfinite(v) for v in values):
+            raise FormatError(f"metrics[{name!r}]", "NaN or infinity")
+    if key is None:
+        return 1.0
+    weight = records[0].get(key)
+    if not isinstance(weight, int | float) or weight <= 0:
+        raise FormatError(f"metrics[{key!r}]", f"{weight!r} is no positive number")
+    return float(weight)

@@ -1,0 +1,66 @@
+"""Bytes by direction, client, round and tensor: the lengths of blobs that were sent."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+__all__ = ["HEADER", "Meter", "RoundBytes"]
+
+HEADER = "(headers)"
+"""What belongs to no tensor: envelopes, recipes, digests, lengths."""
+
+
+@dataclass
+class Direction:
+    """Bytes one way: in all, what float32 would have been, by client and by tensor."""
+
+    total: int = 0
+    raw: int = 0
+    by_client: dict[int, int] = field(default_factory=lambda: defaultdict(int))
+    by_tensor: dict[str, int] = field(default_factory=lambda: defaultdict(int))
+
+    def record(self, client: int, size: int, raw: int, by_tensor: Mapping[str, int]) -> None:
+        """Count one blob of ``size`` bytes to or from ``client``."""
+        self.total += size
+        self.raw += raw
+        self.by_client[client] += size
+        for name, count in by_tensor.items():
+            self.by_tensor[name] += count
+        self.by_tensor[HEADER] += size - sum(by_tensor.values())
+
+    def attribute(self, by_tensor: Mapping[str, int]) -> None:
+        """Say which tensors took bytes that were counted as headers until they were understood."""
+        for name, count in by_tensor.items():
+            self.by_tensor[name] += count
+            self.by_tensor[HEADER] -= count
+
+
+@dataclass
+class RoundBytes:
+    """What one round moved."""
+
+    uplink: Direction = field(default_factory=Direction)
+    downlink: Direction = field(default_factory=Direction)
+
+
+class Meter:
+    """Counts of every round of a run, by round number."""
+
+    def __init__(self) -> None:
+        self.rounds: dict[int, RoundBytes] = defaultdict(RoundBytes)
+
+    def of(self, server_round: int) -> RoundBytes:
+        """Return the counts of one round; all zero if nothing was sent in it."""
+        return self.rounds[server_round]
+
+    @property
+    def up(self) -> int:
+        """All bytes from clients."""
+        return sum(r.uplink.total for r in self.rounds.values())
+
+    @property
+    def down(self) -> int:
+        """All bytes to clients."""
+        return sum(r.downlink.total for r in self.rounds.values())

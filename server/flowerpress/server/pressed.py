@@ -1,0 +1,429 @@
+"""The wrapping strategy: any Flower strategy inside, compressed bytes in both directions outside."""
+
+from __future__ import annotations
+
+import secrets
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from logging import INFO, WARNING
+from typing import Any
+
+from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
+from flwr.serverapp import Grid
+from flwr.serverapp.strategy import (
+    FedAdagrad,
+    FedAdam,
+    FedAvg,
+    FedAvgM,
+    FedYogi,
+    Result,
+    Strategy,
+)
+from flwr.supercore import log
+from numpy.typing import NDArray
+
+from flowerpress.compression import (
+    DEFAULT_LIMITS,
+    ConfigError,
+    Limits,
+    WireError,
+    preset,
+)
+from flowerpress.protos import RECORD, Carrier, Instruction, MessageCarrier, Receipt, Status, join
+from flowerpress.server.aggregate import Aggregator, FlowerMean, StreamingMean, as_model
+from flowerpress.server.broadcast import Broadcast
+from flowerpress.server.intake import ClientRefusedError, Intake, Received, Rejection, weight_of
+from flowerpress.server.meter import Meter
+from flowerpress.server.streaming import StreamingGrid
+
+__all__ = ["Pressed"]
+
+# Strategies that use nothing of the replies but their weighted mean. A subclass that brings its
+# own aggregate_train is not among them, whatever it inherits.
+_MEAN_IS_ENOUGH = tuple(
+    strategy.aggregate_train for strategy in (FedAvg, FedAvgM, FedAdagrad, FedAdam, FedYogi)
+)
+
+
+@dataclass
+class _Round:
+    """What was sent in the phase (train or evaluate) under way."""
+
+    number: int = 0
+    key: str = ""
+    model: dict[str, NDArray[Any]] = field(default_factory=dict)
+    messages: dict[int, Message] = field(default_factory=dict)
+
+
+class Pressed(Strategy):
+    """Compresses what a strategy exchanges with clients that have the ``press()`` mod.
+
+        strategy = Pressed(FedAdam(), uplink="stc", downlink="stc")
+        strategy.start(grid, initial_arrays, num_rounds=10)
+
+    The inner strategy sees models, as ever; so does each client's app. A client whose update is
+    broken, replayed, of another model or not finite is left out of that round and listed in
+    ``rejections``; the round goes on. For strategies that need no more than the weighted mean
+    (FedAvg, FedProx, FedAvgM, FedAdam, FedAdagrad, FedYogi) updates are summed as they arrive,
+    in the memory of one model; the others get every client's model, as in plain Flower.
+
+    Args:
+        inner: the strategy that samples clients and aggregates.
+        uplink: the codec of client updates, such as ``"stc"`` or ``"topk(density=0.02)"``. A
+            client may choose its own in ``press()``.
+        downlink: the codec of model changes; None: like ``uplink``.
+        first: the codec of the first model that a client gets; None: ``fp16``, or as the downlink
+            if that is lossless. What it loses is part of the next change.
+        run_id: 64-bit identity that binds updates to this run; None: random.
+        seed: root of the generators of stochastic codecs; None: random.
+        limits: the server's caps on what is received.
+
+    Attributes:
+        meter: bytes sent, by round, direction, client and tensor.
+        rejections: who was left out of which round, and why.
+
+    Raises:
+        ConfigError: an unknown codec or parameter.
+    """
+
+    def __init__(
+        self,
+        inner: Strategy,
+        *,
+        uplink: str = "stc",
+        downlink: str | None = None,
+        first: str | None = None,
+        run_id: int | None = None,
+        seed: int | None = None,
+        limits: Limits = DEFAULT_LIMITS,
+    ) -> None:
+        self.inner = inner
+        self.uplink = uplink
+        self.downlink = downlink or uplink
+        self.meter = Meter()
+        self.rejections: list[Rejection] = []
+        down = preset(self.downlink)
+        self._up = preset(uplink)
+        self._seed = secrets.randbits(32) if seed is None else seed
+        run = secrets.randbits(64) if run_id is None else run_id
+        self._carrier: Carrier = MessageCarrier()
+        self._broadcast = Broadcast(
+            run, down, preset(first or "fp16"), preset("lossless"), self._seed
+        )
+        self._intake = Intake(run, self._carrier, limits)
+        self._versions: dict[int, int] = {}
+        self._round = _Round()
+        self._grid: Grid | None = None
+        self._timeout: float | None = None
+
+    def start(
+        self,
+        grid: Grid,
+        initial_arrays: ArrayRecord,
+        num_rounds: int = 3,
+        timeout: float = 3600,
+        train_config: ConfigRecord | None = None,
+        evaluate_config: ConfigRecord | None = None,
+        evaluate_fn: Callable[[int, ArrayRecord], MetricRecord | None] | None = None,
+    ) -> Result:
+        """Run rounds as every Flower strategy does; see ``flwr.serverapp.strategy.Strategy``."""
+        self._timeout = timeout
+        return super().start(
+            StreamingGrid(grid),
+            initial_arrays,
+            num_rounds,
+            timeout,
+            train_config,
+            evaluate_config,
+            evaluate_fn,
+        )
+
+    def summary(self) -> None:
+        """Log the codecs and the inner strategy's own summary."""
+        log(INFO, "\t├──> Pressed: uplink %s | downlink %s", self.uplink, self.downlink)
+        self.inner.summary()
+
+    def configure_train(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        """Let the inner strategy choose clients, and give each the bytes that it lacks."""
+        self._grid = grid
+        messages = self.inner.configure_train(server_round, arrays, config, grid)
+        return self._address(server_round, list(messages))
+
+    def configure_evaluate(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        """Let the inner strategy choose clients, and give each the bytes that it lacks."""
+        self._grid = grid
+        messages = self.inner.configure_evaluate(server_round, arrays, config, grid)
+        return self._address(server_round, list(messages))
+
+    def aggregate_train(
+        self, server_round: int, replies: Iterable[Message]
+    ) -> tuple[ArrayRecord | None, MetricRecord | None]:
+        """Check, decode and aggregate updates; None where no client's update counted."""
+        aggregator = self._aggregator()
+        weight_key = getattr(self.inner, "weighted_by_key", None)
+        accepted, errors = [], []
+        for reply in self._answers(replies):
+            if reply.has_error():
+                errors.append(reply)
+                continue
+            try:
+                weight = weight_of(reply, weight_key)
+                update, key = self._receive(reply)
+            except WireError as error:
+                self._reject(reply, error)
+                continue
+            reply.content = _without(reply.content, key)
+            if aggregator:
+                aggregator.accumulate(update, weight)
+            else:
+                broadcast = self._broadcast
+                # A change counts from the server's model: what the downlink lost is not lost.
+                model = as_model(update, broadcast.manifest, self._round.model, broadcast.held)
+                reply.content[key] = _record(model)
+            accepted.append(reply)
+        self._note_silent()
+        log(
+            INFO,
+            "flowerpress: %d updates taken, %d clients left out",
+            len(accepted),
+            self._left_out(),
+        )
+        accepted = self._alike(accepted, drop=aggregator is None)
+        if not accepted:
+            return None, None
+        if not aggregator:
+            return self.inner.aggregate_train(server_round, [*accepted, *errors])
+        contents = [reply.content for reply in accepted]
+        metrics = self.inner.train_metrics_aggr_fn(contents, weight_key)  # type: ignore[attr-defined]
+        mean = _one_reply(accepted, self._round.key, aggregator.result(), weight_key)
+        arrays, _ = self.inner.aggregate_train(server_round, [mean, *errors])
+        return arrays, metrics
+
+    def aggregate_evaluate(
+        self, server_round: int, replies: Iterable[Message]
+    ) -> MetricRecord | None:
+        """Pass on the replies of clients that could evaluate."""
+        weight_key = getattr(self.inner, "weighted_by_key", None)
+        accepted, errors = [], []
+        for reply in self._answers(replies):
+            if reply.has_error():
+                errors.append(reply)
+                continue
+            try:
+                self._check_receipt(reply)
+                weight_of(reply, weight_key)
+            except WireError as error:
+                self._reject(reply, error)
+                continue
+            reply.content = _without(reply.content)
+            accepted.append(reply)
+        self._note_silent()
+        accepted = self._alike(accepted, drop=True)
+        return self.inner.aggregate_evaluate(server_round, [*accepted, *errors])
+
+    # Down
+
+    def _address(self, server_round: int, messages: list[Message]) -> list[Message]:
+        """Replace the model in each message by what its client lacks."""
+        self._round = _Round(server_round)
+        if not messages:
+            return []
+        records = {id(r): (k, r) for m in messages for k, r in m.content.array_records.items()}
+        if len(records) != 1:
+            raise ConfigError(
+                f"{type(self.inner).__name__} sends {len(records)} ArrayRecords a round; "
+                "Pressed carries one model, the same for all clients"
+            )
+        ((key, record),) = records.values()
+        model = {name: array.numpy() for name, array in record.items()}
+        self._broadcast.publish(server_round, model)
+        self._round = _Round(server_round, key, model)
+        return [self._send(message) for message in messages]
+
+    def _send(self, message: Message) -> Message:
+        node = message.metadata.dst_node_id
+        broadcast = self._broadcast
+        start, updates = broadcast.path(self._versions.get(node, 0))
+        content = RecordDict({k: v for k, v in message.content.items() if k != self._round.key})
+        blob = join([update.blob for update in updates]) if updates else b""
+        if blob:
+            self._carrier.attach(content, self._round.key, blob)
+        Instruction(
+            run=broadcast.run,
+            round=self._round.number,
+            client=node,
+            version=broadcast.version,
+            held=start,
+            digest=broadcast.digest,
+            watermark=self._intake.watermarks.get(node, 0),
+            arrays=self._round.key,
+            uplink=self.uplink,
+            carrier=self._carrier.name,
+            seed=self._seed,
+        ).write(content)
+        sizes: Counter[str] = Counter()
+        for update in updates:
+            sizes.update(update.by_tensor)
+        self.meter.of(self._round.number).downlink.record(
+            node, len(blob), broadcast.manifest.nbytes, sizes
+        )
+        message.content = content
+        self._round.messages[node] = message
+        return message
+
+    # Up
+
+    def _answers(self, replies: Iterable[Message]) -> Iterator[Message]:
+        """Yield replies; a client that lost its copy of the model is sent a whole one, once."""
+        again = []
+        for reply in replies:
+            node = reply.metadata.src_node_id
+            asked = self._round.messages.pop(node, None)
+            if asked is not None and _lost_its_model(reply):
+                self._versions[node] = 0
+                metadata = asked.metadata
+                again.append(
+                    self._send(
+                        Message(
+                            asked.content,
+                            node,
+                            metadata.message_type,
+                            group_id=metadata.group_id,
+                        )
+                    )
+                )
+            else:
+                if reply.has_error():
+                    reason = (reply.error.reason or "no reason given").strip()
+                    self._note(node, "ClientAppError", "", reason)
+                yield reply
+        if again and self._grid is not None:
+            for reply in self._grid.send_and_receive(again, timeout=self._timeout):
+                self._round.messages.pop(reply.metadata.src_node_id, None)
+                yield reply
+
+    def _receive(self, reply: Message) -> tuple[Received, str]:
+        """Return the decoded update of a reply, and the record name that its app uses."""
+        node = reply.metadata.src_node_id
+        broadcast = self._broadcast
+        self._check_receipt(reply)
+        key = next(iter(reply.content.array_records), self._round.key)
+        blob = self._intake.blob(reply, key, broadcast.manifest)
+        meter = self.meter.of(self._round.number).uplink
+        meter.record(node, len(blob), broadcast.manifest.nbytes, {})
+        update = self._intake.open(
+            blob, node, self._round.number, broadcast.digest, broadcast.manifest
+        )
+        received = self._intake.decode(update, node, broadcast.manifest)
+        meter.attribute(
+            {broadcast.manifest.specs[f.tensor].name: len(f.body) for f in update.frames}
+        )
+        return received, key
+
+    def _check_receipt(self, reply: Message) -> None:
+        """Note the version that the client holds; raise what it says went wrong."""
+        receipt = Receipt.read(reply.content)
+        if receipt.version == self._broadcast.version and receipt.digest == self._broadcast.digest:
+            self._versions[reply.metadata.src_node_id] = receipt.version
+        if receipt.status is not Status.OK:
+            raise ClientRefusedError(
+                receipt.error or str(receipt.status), receipt.field, receipt.message
+            )
+
+    def _aggregator(self) -> Aggregator | None:
+        if type(self.inner).aggregate_train not in _MEAN_IS_ENOUGH or not self._round.model:
+            return None
+        manifest = self._broadcast.manifest
+        mean = FlowerMean if self._up.plan(manifest).lossless else StreamingMean
+        return mean(manifest, self._round.model, self._broadcast.held)
+
+    def _alike(self, replies: list[Message], *, drop: bool) -> list[Message]:
+        """Return the replies whose metrics have the most common names.
+
+        Flower ends the whole run over one client with other metrics.
+        """
+        shapes = [_metric_names(reply) for reply in replies]
+        if len(set(shapes)) <= 1:
+            return replies
+        common = Counter(shapes).most_common(1)[0][0]
+        for reply, shape in zip(replies, shapes, strict=True):
+            if shape != common and drop:
+                self._note(
+                    reply.metadata.src_node_id,
+                    "FormatError",
+                    "metrics",
+                    "other metrics than most clients",
+                )
+        return [r for r, shape in zip(replies, shapes, strict=True) if shape == common]
+
+    # Who was left out
+
+    def _left_out(self) -> int:
+        return len({r.node for r in self.rejections if r.round == self._round.number})
+
+    def _reject(self, reply: Message, error: WireError) -> None:
+        name = error.name if isinstance(error, ClientRefusedError) else type(error).__name__
+        text = error.text if isinstance(error, ClientRefusedError) else str(error)
+        self._note(reply.metadata.src_node_id, name, error.field, text)
+
+    def _note_silent(self) -> None:
+        for node in self._round.messages:
+            self._note(node, "NoReply", "", "no reply before the deadline")
+        self._round.messages = {}
+
+    def _note(self, node: int, error: str, field: str, message: str) -> None:
+        log(
+            WARNING,
+            "flowerpress: node %d left out of round %d: %s",
+            node,
+            self._round.number,
+            message,
+        )
+        self.rejections.append(Rejection(self._round.number, node, error, field, message))
+
+
+def _lost_its_model(reply: Message) -> bool:
+    if not reply.has_content():
+        return False
+    try:
+        return Receipt.read(reply.content).status is Status.NEED_MODEL
+    except WireError:
+        return False
+
+
+def _without(content: RecordDict, blob: str | None = None) -> RecordDict:
+    """Return the app's own records: no receipt, and no blob under the name ``blob``."""
+    return RecordDict({k: v for k, v in content.items() if k not in (RECORD, blob)})
+
+
+def _metric_names(reply: Message) -> tuple[Any, ...]:
+    return tuple(
+        (key, name, len(value) if isinstance(value, list) else None)
+        for key, record in sorted(reply.content.metric_records.items())
+        for name, value in sorted(record.items())
+    )
+
+
+def _record(arrays: dict[str, NDArray[Any]]) -> ArrayRecord:
+    return ArrayRecord({name: Array(array) for name, array in arrays.items()})
+
+
+def _one_reply(
+    replies: list[Message], key: str, mean: dict[str, NDArray[Any]], weight_key: str
+) -> Message:
+    """Return a reply that stands for all: their mean with the sum of their weights.
+
+    A weighted mean of one is that one, to the bit, so the inner strategy's own averaging changes
+    nothing and its server optimizer sees what it would have computed.
+    """
+    records = [next(iter(reply.content.metric_records.values())) for reply in replies]
+    name = next(iter(replies[0].content.metric_records))
+    weights = [record[weight_key] for record in records]
+    metrics = MetricRecord({**records[0], weight_key: sum(weights)})  # type: ignore[arg-type]
+    replies[0].content = RecordDict({key: _record(mean), name: metrics})
+    return replies[0]
