@@ -1,0 +1,47 @@
+# Two commands for a fresh machine with Python 3.11 or newer and nothing else:
+#   make simulate    install, then compare codecs on the embedded data set (about three minutes)
+#   make test        install, then everything that CI runs
+# Both keep to a virtual environment in .venv.
+
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+OUT    ?= runs/first
+PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+
+.PHONY: simulate test test-all check format clean
+
+simulate: $(VENV)/.simulation
+	$(BIN)/flowerpress compare --task digits --codecs "none,int8,stc,fedzip" --seeds 3 \
+		--workers 2 --out $(OUT) --overwrite
+
+test: check
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow"
+
+test-all: check
+	$(BIN)/python -m pytest
+
+check: $(VENV)/.dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(VENV)/.dev
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+clean:
+	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+
+$(BIN)/python:
+	$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(v < (3, 11) and "flowerpress needs Python 3.11 or newer, this is %d.%d; try make PYTHON=python3.11" % v[:2])'
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.simulation: pyproject.toml constraints.txt | $(BIN)/python
+	$(PIP) -e ".[simulation]"
+	touch $@
+
+$(VENV)/.dev: pyproject.toml constraints.txt | $(BIN)/python
+	$(PIP) -e ".[simulation,dev]"
+	touch $@ $(VENV)/.simulation
