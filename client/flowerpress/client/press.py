@@ -170,7 +170,8 @@ def _change(after: NDArray[Any], before: NDArray[Any], is_float: bool) -> NDArra
     if not is_float:
         return _as(after, before)
     with np.errstate(invalid="ignore", over="ignore"):
-        return np.subtract(after, before, dtype=np.float32, casting="same_kind")
+        change: NDArray[Any] = np.subtract(after, before, dtype=np.float32, casting="same_kind")
+    return change
 
 
 def _as(array: NDArray[Any], like: NDArray[Any]) -> NDArray[Any]:

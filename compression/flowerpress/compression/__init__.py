@@ -115,6 +115,7 @@ _MODULES = {
     "frames": (
         "CODECS",
         "Frame",
+        "apply_frames",
         "compensate",
         "decode_frames",
         "encode_frames",

@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flowerpress.compression.codec import Codec, Context, encodable
-from flowerpress.compression.coders import Coder, coder, coder_named
+from flowerpress.compression.coders.base import Coder
+from flowerpress.compression.coders.registry import coder, coder_named
 from flowerpress.compression.decoded import Decoded, Dense
 from flowerpress.compression.errors import ConfigError, EncodeError, FormatError
 from flowerpress.compression.spec import TensorSpec
@@ -59,9 +60,8 @@ class Pipeline(Codec):
 
     def encode(self, x: NDArray[Any], spec: TensorSpec, context: Context) -> bytes:
         """Return side information of each stage in order, then the coded symbols."""
-        signal: NDArray[Any] | Levels = encodable(x, spec)
-        if not self.lossless:
-            signal = _single(signal, spec)
+        flat = encodable(x, spec)
+        signal: NDArray[Any] | Levels = flat if self.lossless else _single(flat, spec)
         body = Writer()
         for stage in self.stages:
             assert not isinstance(signal, Levels)  # the constructor's check

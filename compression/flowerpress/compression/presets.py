@@ -10,8 +10,6 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
 from flowerpress.compression.codec import Codec
-from flowerpress.compression.coders import POSITION_MODES
-from flowerpress.compression.errors import ConfigError, UnknownNameError
 from flowerpress.compression.pipeline import Pipeline
 from flowerpress.compression.plan import Plan
 from flowerpress.compression.spec import Manifest, TensorSpec
@@ -163,11 +161,6 @@ def preset(text: str) -> Preset:
         UnknownNameError: no such preset, parameter, coder or position mode.
         ConfigError: a parameter out of range.
     """
-    choice: Preset = build("codec", text, PRESETS)  # type: ignore[type-abstract]
-    positions = getattr(choice, "positions", "smallest")
-    if positions not in POSITION_MODES:
-        raise UnknownNameError("position mode", positions, POSITION_MODES)
-    # Building a codec checks every parameter now and not in the first round.
-    if not isinstance(choice.codec(TensorSpec("probe", (2, 2))), Codec):
-        raise ConfigError(f"{text!r} does not describe a codec")
+    choice = build("codec", text, PRESETS)
+    choice.codec(TensorSpec("probe", (2, 2)))  # refuses bad parameters now, not in the first round
     return choice

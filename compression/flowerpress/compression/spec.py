@@ -167,5 +167,5 @@ def model_digest(manifest: Manifest, arrays: Mapping[str, NDArray[Any]]) -> byte
     h = hashlib.blake2b(manifest.digest, digest_size=16, person=b"fp-model")
     for spec in manifest.specs:
         little = arrays[spec.name].astype(np.dtype(spec.dtype).newbyteorder("<"), copy=False)
-        h.update(np.ascontiguousarray(little).reshape(-1).view(np.uint8))
+        h.update(np.ascontiguousarray(little).reshape(-1).view(np.uint8).data)
     return h.digest()

@@ -62,7 +62,9 @@ def build(kind: str, text: str, known: Mapping[str, type[T]]) -> T:
 
 def _parse(value: str, kind: str, what: str) -> int | float | str:
     try:
-        return {"int": int, "float": float, "str": str}[kind](value)
+        if kind == "str":
+            return value
+        return int(value) if kind == "int" else float(value)
     except ValueError:
         raise ConfigError(
             f"{what} is {value!r}; it must be {'an integer' if kind == 'int' else 'a number'}"

@@ -157,10 +157,14 @@ def unpack(
 def _update(
     header: pb.UpdateHeader, reader: Reader, manifest: Manifest | None, limits: Limits
 ) -> Update:
-    if header.kind not in list(Kind):
+    if header.kind not in (pb.UpdateHeader.DELTA, pb.UpdateHeader.MODEL):
         raise FormatError("kind", f"{header.kind} is neither a delta nor a model")
     for name, value, sizes in (
-        ("base", header.base, (DIGEST_BYTES,) if header.kind == Kind.DELTA else (0, DIGEST_BYTES)),
+        (
+            "base",
+            header.base,
+            (DIGEST_BYTES,) if header.kind == pb.UpdateHeader.DELTA else (0, DIGEST_BYTES),
+        ),
         ("result", header.result, (0, DIGEST_BYTES)),
     ):
         if len(value) not in sizes:

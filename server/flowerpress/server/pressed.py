@@ -1,4 +1,4 @@
-"""The wrapping strategy: any Flower strategy inside, compressed bytes in both directions outside."""
+"""The wrapping strategy: any Flower strategy inside, compressed bytes in both directions."""
 
 from __future__ import annotations
 
@@ -165,7 +165,7 @@ class Pressed(Strategy):
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
         """Check, decode and aggregate updates; None where no client's update counted."""
         aggregator = self._aggregator()
-        weight_key = getattr(self.inner, "weighted_by_key", None)
+        weight_key: str | None = getattr(self.inner, "weighted_by_key", None)
         accepted, errors = [], []
         for reply in self._answers(replies):
             if reply.has_error():
@@ -196,7 +196,7 @@ class Pressed(Strategy):
         accepted = self._alike(accepted, drop=aggregator is None)
         if not accepted:
             return None, None
-        if not aggregator:
+        if not aggregator or weight_key is None:
             return self.inner.aggregate_train(server_round, [*accepted, *errors])
         contents = [reply.content for reply in accepted]
         metrics = self.inner.train_metrics_aggr_fn(contents, weight_key)  # type: ignore[attr-defined]

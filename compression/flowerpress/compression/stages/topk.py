@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from flowerpress.compression.codec import Context
-from flowerpress.compression.coders.positions import decode_positions, encode_positions
 from flowerpress.compression.decoded import Sparse
-from flowerpress.compression.errors import ConfigError, FormatError
+from flowerpress.compression.errors import ConfigError, FormatError, UnknownNameError
 from flowerpress.compression.kernels.select import largest
+from flowerpress.compression.positions import PositionMode, decode_positions, encode_positions
 from flowerpress.compression.spec import TensorSpec
 from flowerpress.compression.stages.base import Form, Levels, Opened, Stage
 from flowerpress.compression.wire import Reader, Writer
@@ -35,8 +35,10 @@ class TopK(Stage):
     def __init__(self, density: float = 0.01, positions: str = "smallest") -> None:
         if not 0 < density <= 1:
             raise ConfigError(f"density is {density}; it must be above 0 and at most 1")
+        if positions not in get_args(PositionMode):
+            raise UnknownNameError("position mode", positions, get_args(PositionMode))
         self.density = density
-        self.positions = positions
+        self.positions: PositionMode = positions  # type: ignore[assignment]
 
     def encode(
         self, x: NDArray[Any], spec: TensorSpec, context: Context, side: Writer
@@ -44,7 +46,7 @@ class TopK(Stage):
         """Return the kept values in order of their positions."""
         where = largest(x, kept(x.size, self.density))
         side.varint(where.size)
-        side.raw(encode_positions(where, x.size, mode=self.positions))
+        side.blob(encode_positions(where, x.size, self.positions))
         return x[where]
 
     def open(self, count: int, spec: TensorSpec, side: Reader) -> Opened:
@@ -52,7 +54,7 @@ class TopK(Stage):
         k = side.varint()
         if k > count:
             raise FormatError(f"{side.field}.k", f"{k} entries kept of {count}")
-        where = decode_positions(side, k, count)
+        where = decode_positions(Reader(side.blob(), f"{side.field}.positions"), k, count)
         return Opened(
             k, 0, lambda values: Sparse(where, values.astype(np.float32, copy=False), count)
         )
