@@ -27,7 +27,14 @@ from flwr.serverapp import Grid
 from flwr.supercore.run import Run
 from flwr.supercore.task_identity import TaskIdentity
 
-__all__ = ["FIRST_NODE", "LocalGrid", "answer", "node_context", "server_identity"]
+__all__ = [
+    "FIRST_NODE",
+    "LocalGrid",
+    "answer",
+    "generators_kept",
+    "node_context",
+    "server_identity",
+]
 
 # Flower keeps 0 and 1 for itself: 1 is the SuperLink.
 FIRST_NODE = 2
@@ -170,7 +177,7 @@ def answer(app: ClientApp, message: Message, context: Context) -> Message:
     The process's global generators (``random``, NumPy, torch) are afterwards as before, so a
     client that draws from them does not disturb the server or another client.
     """
-    with _generators_kept():
+    with generators_kept():
         try:
             reply = app(message, context)
             if not isinstance(reply, Message):
@@ -195,7 +202,7 @@ def _own(content: RecordDict) -> RecordDict:
 
 
 @contextmanager
-def _generators_kept() -> Iterator[None]:
+def generators_kept() -> Iterator[None]:
     python = random.getstate()
     numpy = np.random.get_state()
     torch = sys.modules.get("torch")

@@ -1,0 +1,156 @@
+"""The one app that every engine runs: a ServerApp and a ClientApp made from a configuration.
+
+Both are ordinary Flower apps. The client is wrapped in ``press()``, the strategy in ``Pressed``.
+What a client draws at random depends on seed, round and partition, on nothing else: neither on
+the process it runs in nor on what ran there before.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from flwr.app import ArrayRecord, Context, Message, MetricRecord, RecordDict
+from flwr.clientapp import ClientApp
+from flwr.serverapp import Grid, ServerApp
+from torch import nn
+
+from flowerpress.client import press
+from flowerpress.server import Pressed
+from flowerpress.simulations.config import SimulationConfig
+from flowerpress.simulations.engines.ordering import ordered
+from flowerpress.simulations.loaded import load
+from flowerpress.simulations.record import RoundRecord, RunWriter
+from flowerpress.simulations.recording import Recorder, TrainLoss, save_model
+from flowerpress.simulations.strategies import make_strategy
+
+__all__ = ["client_app_from_json", "make_client_app", "make_server_app"]
+
+OnRecord = Callable[[RoundRecord], None]
+
+# Whole days: a simulated round takes as long as it takes, there is no client to give up on.
+_TIMEOUT = 30 * 24 * 3600.0
+
+
+def client_app_from_json(text: str) -> ClientApp:
+    """Make the ClientApp of ``SimulationConfig.to_json()``'s text."""
+    return make_client_app(SimulationConfig.from_json(text))
+
+
+def make_client_app(config: SimulationConfig) -> ClientApp:
+    """Return a ClientApp that trains on its node's partition, and tells which one that is."""
+    app = ClientApp(mods=[press()])
+
+    @app.train()
+    def train(message: Message, context: Context) -> Message:
+        loaded = load(config)
+        partition = int(context.node_config["partition-id"])
+        settings = message.content.config_records["config"]
+        generator = _seed(config.seed, int(str(settings["server-round"])), partition)
+        torch.set_num_threads(config.threads)
+        model = loaded.task.build()
+        model.load_state_dict(message.content.array_records["arrays"].to_torch_state_dict())
+        # FedProx is half a client's business: its server part only sends the weight of the term.
+        with _drawn_back(model, float(str(settings.get("proximal-mu", 0.0)))):
+            result = loaded.task.train(model, loaded.samples(partition), loaded.training, generator)
+        metrics = MetricRecord({"num-examples": result.examples, "train-loss": result.loss})
+        content = RecordDict({"arrays": ArrayRecord(model.state_dict()), "metrics": metrics})
+        return Message(content, reply_to=message)
+
+    @app.query()
+    def query(message: Message, context: Context) -> Message:
+        partition = MetricRecord({"partition-id": int(context.node_config["partition-id"])})
+        return Message(RecordDict({"partition": partition}), reply_to=message)
+
+    return app
+
+
+def make_server_app(config: SimulationConfig, on_record: OnRecord | None = None) -> ServerApp:
+    """Return a ServerApp that runs the whole simulation and writes ``config.out``.
+
+    Every round's record is written and then handed to ``on_record``.
+    """
+    app = ServerApp()
+
+    @app.main()
+    def main(grid: Grid, context: Context) -> None:
+        _serve(config, grid, on_record)
+
+    return app
+
+
+def _serve(config: SimulationConfig, grid: Grid, on_record: OnRecord | None) -> None:
+    if config.out is None:
+        raise ValueError("a server app needs a configuration with `out`")
+    torch.set_num_threads(config.threads)
+    loaded = load(config)
+    nodes = ordered(grid, len(loaded.partition))
+    _seed(config.seed)
+    model = loaded.task.build()
+    train_loss = TrainLoss()
+    pressed = Pressed(
+        make_strategy(config, len(loaded.partition), train_loss),
+        uplink=config.uplink,
+        downlink=None if config.downlink == "same" else config.downlink,
+        seed=config.seed,
+        run_id=_run_id(config),
+    )
+    with RunWriter(config.out) as writer:
+
+        def emit(record: RoundRecord) -> None:
+            writer.append(record)
+            if on_record is not None:
+                on_record(record)
+
+        recorder = Recorder(loaded, model, pressed, train_loss, nodes.partitions, emit)
+        arrays = ArrayRecord(model.state_dict())
+        pressed.start(nodes, arrays, config.rounds, _TIMEOUT, evaluate_fn=recorder)
+        save_model(config.out / "model.safetensors", recorder.arrays)
+        writer.finish(recorder.summary())
+
+
+def _seed(*numbers: int) -> torch.Generator:
+    """Seed every global generator from ``numbers`` alone; return one more, for the training."""
+    first, second, third, fourth = np.random.SeedSequence(numbers).generate_state(4)
+    random.seed(int(first))
+    np.random.seed(int(second))
+    torch.manual_seed(int(third))
+    return torch.Generator().manual_seed(int(fourth))
+
+
+def _run_id(config: SimulationConfig) -> int:
+    """Return the same 64-bit number for the same configuration, whatever engine runs it."""
+    alike = config.model_copy(update={"engine": "inline", "workers": 1, "out": None, "data": None})
+    return int.from_bytes(hashlib.sha256(alike.to_json().encode()).digest()[:8], "big")
+
+
+@contextmanager
+def _drawn_back(model: nn.Module, mu: float) -> Iterator[None]:
+    """Add FedProx's term: the gradient of mu/2 |w - w0|^2, w0 being the weights on entry.
+
+    Li et al., "Federated Optimization in Heterogeneous Networks" (2020), equation 2.
+    """
+    hooks = []
+    if mu > 0:
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                hook = _pull(parameter.detach().clone(), mu)
+                register = parameter.register_post_accumulate_grad_hook
+                hooks.append(register(hook))  # type: ignore[no-untyped-call]
+    try:
+        yield
+    finally:
+        for handle in hooks:
+            handle.remove()
+
+
+def _pull(start: torch.Tensor, mu: float) -> Callable[[torch.Tensor], None]:
+    def hook(parameter: torch.Tensor) -> None:
+        if parameter.grad is not None:
+            parameter.grad.add_(parameter.detach() - start, alpha=mu)
+
+    return hook

@@ -1,0 +1,153 @@
+"""From what ``Pressed`` measured and how the model does to the records of a run."""
+
+from __future__ import annotations
+
+import json
+import platform
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from flwr.app import ArrayRecord, MetricRecord, RecordDict
+from safetensors.numpy import save_file
+from torch import nn
+
+from flowerpress.server import Pressed
+from flowerpress.simulations.engines.errors import EngineError
+from flowerpress.simulations.judging import judge
+from flowerpress.simulations.loaded import Loaded
+from flowerpress.simulations.record import LeftOut, RoundRecord, Summary, TensorInfo
+
+__all__ = ["Recorder", "TrainLoss", "save_model"]
+
+
+class TrainLoss:
+    """The clients' mean training loss of a round, weighted by examples.
+
+    Given to a strategy as the function that aggregates metrics, since that is where Flower shows
+    them while a run goes on.
+    """
+
+    def __init__(self) -> None:
+        self._last: float | None = None
+
+    def __call__(self, contents: list[RecordDict], weighted_by: str) -> MetricRecord:
+        """Aggregate as Flower asks for, and remember."""
+        records = [next(iter(content.metric_records.values())) for content in contents]
+        weights = [float(str(record[weighted_by])) for record in records]
+        losses = [float(str(record["train-loss"])) for record in records]
+        pairs = zip(losses, weights, strict=True)
+        self._last = sum(loss * weight for loss, weight in pairs) / sum(weights)
+        return MetricRecord({"train-loss": self._last})
+
+    def take(self) -> float | None:
+        """Return the last round's loss and forget it; None if no client trained."""
+        last, self._last = self._last, None
+        return last
+
+
+class Recorder:
+    """The central evaluation of a run, called by the strategy after each round.
+
+    ``partitions`` maps node ids to partitions: by those clients go into the records. Each record
+    is handed to ``emit``. ``arrays`` is the latest global model.
+    """
+
+    def __init__(
+        self,
+        loaded: Loaded,
+        model: nn.Module,
+        pressed: Pressed,
+        train_loss: TrainLoss,
+        partitions: Mapping[int, int],
+        emit: Callable[[RoundRecord], None],
+    ) -> None:
+        self.arrays = ArrayRecord()
+        self.records: list[RoundRecord] = []
+        self._loaded = loaded
+        self._model = model
+        self._pressed = pressed
+        self._train_loss = train_loss
+        self._partitions = partitions
+        self._emit = emit
+        self._started = self._before = time.monotonic()
+
+    def __call__(self, server_round: int, arrays: ArrayRecord) -> MetricRecord | None:
+        """Evaluate if it is due, and record the round.
+
+        Raises:
+            EngineError: in the first round, no client at all could do its part.
+        """
+        self.arrays = arrays
+        config = self._loaded.config
+        due = server_round % config.evaluate_every == 0 or server_round == config.rounds
+        judged: dict[str, Any] = {}
+        if due:
+            self._model.load_state_dict(arrays.to_torch_state_dict())
+            judgement = judge(self._loaded, self._model)
+            judged = {name: getattr(judgement, name) for name in vars(judgement)}
+        moved = self._pressed.meter.of(server_round)
+        left_out = self._left_out(server_round)
+        asked = len(moved.downlink.by_client)
+        if server_round == 1 and asked and len({left.client for left in left_out}) == asked:
+            first = left_out[0]
+            raise EngineError(
+                f"all {asked} clients of the first round failed; client {first.client} with "
+                f"{first.error}: {first.message}"
+            )
+        now = time.monotonic()
+        record = RoundRecord(
+            round=server_round,
+            seconds=now - self._before,
+            train_loss=self._train_loss.take(),
+            clients=asked,
+            bytes_up=moved.uplink.total,
+            bytes_down=moved.downlink.total,
+            raw_bytes_up=moved.uplink.raw,
+            raw_bytes_down=moved.downlink.raw,
+            up_by_tensor=dict(moved.uplink.by_tensor),
+            down_by_tensor=dict(moved.downlink.by_tensor),
+            left_out=left_out,
+            **judged,
+        )
+        self._before = now
+        self.records.append(record)
+        self._emit(record)
+        if not due:
+            return None
+        return MetricRecord({"accuracy": judged["accuracy"], "loss": judged["loss"]})
+
+    def summary(self) -> Summary:
+        """Add up the run."""
+        tensors = [
+            TensorInfo(name, tuple(array.shape), array.dtype) for name, array in self.arrays.items()
+        ]
+        return Summary.of(
+            self.records,
+            config=json.loads(self._loaded.config.to_json()),
+            versions=_versions(),
+            tensors=tensors,
+            classes=self._loaded.data.classes,
+            seconds=time.monotonic() - self._started,
+        )
+
+    def _left_out(self, server_round: int) -> tuple[LeftOut, ...]:
+        found = [
+            LeftOut(self._partitions[r.node], r.error, r.field, r.message)
+            for r in self._pressed.rejections
+            if r.round == server_round
+        ]
+        return tuple(sorted(found, key=lambda left: (left.client, *asdict(left).values())))
+
+
+def save_model(path: Path, arrays: ArrayRecord) -> None:
+    """Write a model as safetensors."""
+    save_file({name: array.numpy() for name, array in arrays.items()}, path)
+
+
+def _versions() -> dict[str, str]:
+    names = ("flowerpress", "flwr", "numpy", "torch")
+    return {"python": platform.python_version(), **{name: version(name) for name in names}}
