@@ -176,7 +176,7 @@ class Task(ABC):
     training: ClassVar[Training] = Training()
     partition: ClassVar[str] = "iid"
     clients: ClassVar[int] = 10
-    evaluation_batch: ClassVar[int] = 500
+    evaluation_batch: ClassVar[int] = 250
     """Examples in one forward pass of ``evaluate``; bounds its memory, not its result."""
 
     def __init_subclass__(cls) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -14,7 +14,12 @@ from flowerpress.compression.errors import FormatError
 from flowerpress.simulations.tasks.base import Data, Samples, Task, Training
 from flowerpress.simulations.tasks.folders import Source, find_files
 from flowerpress.simulations.tasks.npz import read_npz
-from flowerpress.simulations.tasks.reading import MAX_BYTES, read_exactly, refuse_above
+from flowerpress.simulations.tasks.reading import (
+    MAX_BYTES,
+    read_exactly,
+    refuse_above,
+    typed_errors,
+)
 from flowerpress.simulations.tasks.resnet import ResNet
 
 __all__ = ["Cifar10", "read_batches"]
@@ -51,7 +56,7 @@ _SOURCE = Source(
 
 
 class Cifar10(Task):
-    """Colour photographs of 10 classes, 32 x 32; a residual network of 272,282 parameters.
+    """Colour photographs of 10 classes, 32 x 32; a residual network of 281,882 parameters.
 
     Two forms are read: the binary version of the authors, or ``train.npz`` and ``test.npz``, each
     with ``images``, uint8 (N, 32, 32, 3), and ``labels``, integers (N,) in alphabetical order of
@@ -63,7 +68,6 @@ class Cifar10(Task):
     )
     partition: ClassVar[str] = "dirichlet(alpha=0.5)"
     clients: ClassVar[int] = 10
-    evaluation_batch: ClassVar[int] = 250
 
     def load(self) -> Data:
         """Read the images, uint8 (N, 32, 32, 3). Raises ConfigError if the files are missing,
@@ -97,7 +101,7 @@ def read_batches(paths: list[Path]) -> Samples:
             raise FormatError(
                 path.name, f"has {size} bytes, which is no multiple of {_RECORD}, a record's length"
             )
-        with path.open("rb") as file:
+        with typed_errors(path), path.open("rb") as file:
             records = read_exactly(file, size, path.name).reshape(-1, _RECORD)
         planes = records[:, 1:].reshape(-1, _COLOURS, _PIXELS, _PIXELS)
         images.append(np.ascontiguousarray(planes.transpose(0, 2, 3, 1)))
@@ -114,9 +118,7 @@ def _read_npz(paths: list[Path]) -> Samples:
     return _samples(images, arrays["labels"], path.name)
 
 
-def _samples(
-    images: NDArray[np.uint8], labels: NDArray[np.integer[np.typing.NBitBase]], name: str
-) -> Samples:
+def _samples(images: NDArray[np.uint8], labels: NDArray[Any], name: str) -> Samples:
     if len(images) != len(labels):
         raise FormatError(name, f"holds {len(labels)} labels for {len(images)} images")
     return Samples(torch.from_numpy(images), torch.from_numpy(labels.astype(np.int64)))

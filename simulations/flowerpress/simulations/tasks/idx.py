@@ -20,7 +20,7 @@ from flowerpress.simulations.tasks.reading import (
     expect_end,
     read_exactly,
     refuse_above,
-    unpacking,
+    typed_errors,
 )
 
 __all__ = ["read_idx"]
@@ -37,7 +37,7 @@ def read_idx(
     bytes it may have. Raises TruncatedError, FormatError, LimitError or ChecksumError, whose
     ``field`` is the file's name.
     """
-    with unpacking(path), _open(path) as file:
+    with typed_errors(path), _open(path) as file:
         return _parse(file, shape, limit, path.name)
 
 

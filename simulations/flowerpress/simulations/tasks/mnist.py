@@ -90,5 +90,5 @@ class Mnist(Task):
 
         The channels are laid out last in memory: evaluation takes half the time on a CPU.
         """
-        scaled = inputs.unsqueeze(1).float().sub_(33.3).div_(78.6)
-        return scaled.contiguous(memory_format=torch.channels_last)
+        scaled = inputs.unsqueeze(-1).float().sub_(33.3).div_(78.6)
+        return scaled.permute(0, 3, 1, 2)

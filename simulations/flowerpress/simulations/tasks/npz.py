@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import zipfile
+from io import BytesIO
 from pathlib import Path
 from typing import IO, Any
 
@@ -20,10 +21,12 @@ from flowerpress.simulations.tasks.reading import (
     expect_end,
     read_exactly,
     refuse_above,
-    unpacking,
+    typed_errors,
 )
 
 __all__ = ["read_npz"]
+
+_MAGIC = b"\x93NUMPY\x01\x00"
 
 
 def read_npz(
@@ -36,13 +39,18 @@ def read_npz(
     with, where it can be told, the array's.
     """
     arrays = {}
-    with unpacking(path), zipfile.ZipFile(path) as archive:
-        members = set(archive.namelist())
+    with typed_errors(path), zipfile.ZipFile(path) as archive:
+        members = {info.filename: info for info in archive.infolist()}
         for key, shape in shapes.items():
             if f"{key}.npy" not in members:
                 held = ", ".join(sorted(name.removesuffix(".npy") for name in members)[:8])
                 raise FormatError(path.name, f"holds no array {key!r}; it holds: {held or 'none'}")
-            with archive.open(f"{key}.npy") as file:
+            # Other methods (LZMA) allocate what the file says before they unpack anything.
+            method = members[f"{key}.npy"].compress_type
+            if method not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+                raise FormatError(f"{path.name}[{key}]", f"is packed by method {method}, not by "
+                                  "deflate; write it with numpy.savez_compressed")  # fmt: skip
+            with archive.open(members[f"{key}.npy"]) as file:
                 arrays[key] = _parse(file, shape, limit, f"{path.name}[{key}]")
     return arrays
 
@@ -50,16 +58,7 @@ def read_npz(
 def _parse(
     file: IO[bytes], expected: tuple[int | None, ...], limit: int, field: str
 ) -> NDArray[Any]:
-    try:
-        version = np.lib.format.read_magic(file)
-        if version == (1, 0):
-            shape, fortran, dtype = np.lib.format.read_array_header_1_0(file)
-        elif version == (2, 0):
-            shape, fortran, dtype = np.lib.format.read_array_header_2_0(file)
-        else:
-            raise ValueError(f"version {version} of the .npy format is not read")
-    except ValueError as error:
-        raise FormatError(field, f"its .npy header is not readable: {error}") from error
+    shape, fortran, dtype = _header(file, field)
     if dtype.kind not in "iu":
         raise FormatError(field, f"is of type {dtype}; integers are expected")
     fits = len(shape) == len(expected) and all(
@@ -74,3 +73,15 @@ def _parse(
     values = read_exactly(file, count, field)
     expect_end(file, field)
     return values.view(dtype).reshape(shape).astype(dtype.newbyteorder("="), copy=False)
+
+
+def _header(file: IO[bytes], field: str) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    start = read_exactly(file, len(_MAGIC) + 2, field).tobytes()
+    if not start.startswith(_MAGIC):
+        raise FormatError(field, "is no array in version 1.0 of the .npy format")
+    length = start[len(_MAGIC) :]
+    text = read_exactly(file, int.from_bytes(length, "little"), field).tobytes()
+    try:
+        return np.lib.format.read_array_header_1_0(BytesIO(length + text))
+    except Exception as error:  # NumPy parses the text as a Python literal: it may fail in any way
+        raise FormatError(field, f"its .npy header is not readable: {error}") from error

@@ -8,6 +8,7 @@ unpacks into a huge one can fill the memory.
 from __future__ import annotations
 
 import gzip
+import struct
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -18,9 +19,15 @@ from typing import IO
 import numpy as np
 from numpy.typing import NDArray
 
-from flowerpress.compression.errors import ChecksumError, FormatError, LimitError, TruncatedError
+from flowerpress.compression.errors import (
+    ChecksumError,
+    FormatError,
+    LimitError,
+    TruncatedError,
+    WireError,
+)
 
-__all__ = ["MAX_BYTES", "expect_end", "read_exactly", "refuse_above", "unpacking"]
+__all__ = ["MAX_BYTES", "expect_end", "read_exactly", "refuse_above", "typed_errors"]
 
 MAX_BYTES = 1 << 30
 """Most bytes that one array of a data file may have: 1 GiB, six times CIFAR-10's."""
@@ -55,14 +62,17 @@ def expect_end(file: IO[bytes], field: str) -> None:
 
 
 @contextmanager
-def unpacking(path: Path) -> Iterator[None]:
-    """Turn what gzip and zip say about a damaged file into errors that name the file."""
+def typed_errors(path: Path) -> Iterator[None]:
+    """Turn whatever the system, gzip and zip say about a file into errors that name it."""
     try:
         yield
+    except WireError:
+        raise
     except EOFError as error:
         raise TruncatedError(path.name, f"the compressed file ends early ({path})") from error
     except (gzip.BadGzipFile, zipfile.BadZipFile, zlib.error) as error:
         raise ChecksumError(path.name, f"damaged: {error}; download it again ({path})") from error
-    except (NotImplementedError, RuntimeError) as error:
-        # zipfile's words for encryption, and for methods and versions that it does not know.
-        raise FormatError(path.name, f"cannot be unpacked: {error} ({path})") from error
+    except (OSError, ValueError, RuntimeError, OverflowError, struct.error) as error:
+        # zipfile's words for encryption, versions that it does not know and nonsense offsets; and
+        # what the system says when a file may not be read.
+        raise FormatError(path.name, f"cannot be read: {error} ({path})") from error

@@ -15,7 +15,7 @@ from flowerpress.compression.errors import FormatError
 from flowerpress.simulations.tasks.base import Data, Samples, Task, Training
 from flowerpress.simulations.tasks.folders import Source, find_files
 from flowerpress.simulations.tasks.plays import speeches_by_role
-from flowerpress.simulations.tasks.reading import read_exactly, refuse_above
+from flowerpress.simulations.tasks.reading import read_exactly, refuse_above, typed_errors
 
 __all__ = ["VOCABULARY", "Shakespeare"]
 
@@ -44,7 +44,7 @@ class Shakespeare(Task):
     would say nothing. Groups count the roles from the longest on.
     """
 
-    training: ClassVar[Training] = Training(epochs=1, batch_size=10, lr=0.5, momentum=0.9)
+    training: ClassVar[Training] = Training(epochs=1, batch_size=10, lr=1.0, momentum=0.9)
     partition: ClassVar[str] = "natural"
     clients: ClassVar[int] = 30
 
@@ -96,7 +96,7 @@ class _CharacterModel(nn.Module):
 def _read_text(path: Path) -> str:
     size = path.stat().st_size
     refuse_above(size, _MAX_TEXT, path.name)
-    with path.open("rb") as file:
+    with typed_errors(path), path.open("rb") as file:
         # Bytes that are no UTF-8 become the character that stands for anything else.
         return read_exactly(file, size, path.name).tobytes().decode("utf-8", errors="replace")
 
