@@ -55,15 +55,15 @@ def main() -> None:
         symbols(name, "gaps", gaps, 1 << 31)
     symbols("background", "few", rng.choice(3, 300, p=[0.01, 0.98, 0.01]), 3)
     symbols("background", "many", rng.choice(3, 100), 3)
-    for lanes in (2, 8, 32):
-        # As if the body were long enough for that many lanes.
-        rans._BYTES_PER_LANE, rans._MOST_LANES = 1, lanes
-        symbols("rans", f"{lanes}-lanes", np.tile(levels, 3), 31)
     for mode in ("address", "golomb", "rans", "bitmap"):
         positions(mode, np.sort(rng.choice(2000, 50, replace=False)), 2000, mode)
     positions("bitmap-half", np.flatnonzero(rng.random(500) < 0.5), 500, "bitmap")
     positions("bitmap-dense", np.flatnonzero(rng.random(4000) < 0.15), 4000, "bitmap")
     positions("bitmap-runs", np.flatnonzero(np.arange(3000) % 24 < 9), 3000, "bitmap")
+    for lanes in (2, 8, 32):
+        # As if the body were long enough for that many lanes.
+        rans._BYTES_PER_LANE, rans._MOST_LANES = 1, lanes
+        symbols("rans", f"{lanes}-lanes", np.tile(levels, 8 if lanes == 32 else 3), 31)
 
 
 if __name__ == "__main__":
