@@ -193,7 +193,7 @@ class RunReader:
         path = self.folder / SUMMARY
         try:
             text = path.read_bytes()
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError as error:
             raise ConfigError(f"{path}: cannot be read: {error}") from error
@@ -243,4 +243,4 @@ def codec_label(config: object) -> str | None:
     up, down = config.get("uplink"), config.get("downlink")
     if not isinstance(up, str):
         return None
-    return up if down in (None, up) else f"{up} up, {down} down"
+    return up if down in (None, "same", up) else f"{up} up, {down} down"
