@@ -124,7 +124,14 @@ def axes(figure: Figure, title: str, x: str, y: str, note: str = "") -> Axes:
     made = figure.add_subplot()
     made.set_title(title, pad=26 if note else 12)
     if note:
-        made.text(0, 1.025, note, transform=made.transAxes, color=MUTED, fontsize=9.5)
+        made.annotate(
+            note,
+            (0, 1),
+            (0, 9),
+            xycoords="axes fraction",
+            textcoords="offset points",
+            color=MUTED,
+        )
     made.set_xlabel(x)
     made.set_ylabel(y)
     return made

@@ -146,12 +146,6 @@ _PLACES: tuple[tuple[float, float, _Across, _Along], ...] = (
     (8, -8, "left", "top"),
     (-8, 9, "right", "bottom"),
     (-8, -9, "right", "top"),
-    (0, 36, "center", "bottom"),
-    (0, -36, "center", "top"),
-    (14, -34, "left", "top"),
-    (-14, -34, "right", "top"),
-    (14, 34, "left", "bottom"),
-    (-14, 34, "right", "bottom"),
 )
 """Where a name may stand from its point: offset in points and alignment, the best first."""
 
@@ -159,7 +153,8 @@ _PLACES: tuple[tuple[float, float, _Across, _Along], ...] = (
 def _label_ends(figure: Figure, ax: Axes, drawn: Sequence[Curve]) -> None:
     """Put each name at the place that covers the least; the best line chooses first.
 
-    Where two names would still overlap, all of them go into a column at the right.
+    Where a name would still cover another or the end of a line, all of them go into a column at
+    the right.
     """
     canvas: Any = figure.canvas
     canvas.draw()  # the layout must be known before pixels mean anything
@@ -196,8 +191,8 @@ def _label_ends(figure: Figure, ax: Axes, drawn: Sequence[Curve]) -> None:
         _move(text, best[1])
         placed.append(text)
         taken.append(text.get_window_extent(renderer).padded(2))
-    names = taken[len(drawn) :]
-    if any(box.overlaps(other) for at, box in enumerate(names) for other in names[:at]):
+    clashes = (taken[at].overlaps(b) for at in range(len(drawn), len(taken)) for b in taken[:at])
+    if any(clashes):
         for text in placed:
             text.remove()
         _label_column(ax, drawn, frame)

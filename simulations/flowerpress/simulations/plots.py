@@ -146,7 +146,8 @@ def tensor_bytes_figure(run: Run, largest: int = 25) -> Figure | None:
     unit = 1024 ** max(0, int(math.log(max(most, 1), 1024)))
     ticks = [unit * float(at) for at in MaxNLocator(6).tick_values(0, 1.12 * most / unit)]
     ax.set_xticks([at for at in ticks if at <= 1.12 * most])
-    ax.xaxis.set_major_formatter(lambda value, _: human_bytes(value) if value else "0")
+    name = human_bytes(unit).split(" ")[1]
+    ax.xaxis.set_major_formatter(lambda value, _: f"{value / unit:g} {name}" if value else "0")
     ax.set_xlim(0, most * 1.12)
     ax.legend(
         loc="lower right",
