@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from flowerpress.compression.kernels import STATUS_OK, STATUS_RANGE, STATUS_TRUNCATED, bits
+from flowerpress.compression.kernels import STATUS_OK, STATUS_RANGE, STATUS_TRUNCATED, bits, golomb
 from flowerpress.compression.kernels.words import new_words, words_from_bytes, words_to_bytes
 
 QUICK = settings(deadline=None, max_examples=100)
@@ -64,35 +64,35 @@ def test_fixed_width(case: tuple[int, list[int]]) -> None:
 )
 def test_golomb_is_the_textbook_code(values: list[int], divisor: int) -> None:
     array = np.array(values, dtype=np.uint32)
-    size = int(bits.golomb_bits(array, divisor))
+    size = int(golomb.size(array, divisor))
     expected = "".join(golomb_text(value, divisor) for value in values)
     assert size == len(expected)
     words = new_words(size)
-    bits.golomb_encode(array, divisor, words)
+    golomb.encode(array, divisor, words)
     assert as_text(words, size) == expected
     out = np.zeros(len(values), dtype=np.uint32)
     stored = words_from_bytes(words_to_bytes(words, size))
-    status, used = bits.golomb_decode(stored, size, divisor, 2000, out)
+    status, used = golomb.decode(stored, size, divisor, 2000, out)
     assert (status, int(used)) == (STATUS_OK, size)
     assert out.tolist() == values
     if size:
-        status, _ = bits.golomb_decode(stored, size - 1, divisor, 2000, out)
+        status, _ = golomb.decode(stored, size - 1, divisor, 2000, out)
         assert status == STATUS_TRUNCATED
     largest = max(values, default=0)
     if largest:
-        status, _ = bits.golomb_decode(stored, size, divisor, largest - 1, out)
+        status, _ = golomb.decode(stored, size, divisor, largest - 1, out)
         assert status == STATUS_RANGE
 
 
 def test_golomb_takes_the_largest_values() -> None:
     array = np.array([2**32 - 1, 0, 2**31, 2**32 - 2], dtype=np.uint32)
     for divisor in (2**27, 2**30 - 5, 2**32 - 1, 2**32):
-        size = int(bits.golomb_bits(array, divisor))
+        size = int(golomb.size(array, divisor))
         words = new_words(size)
-        bits.golomb_encode(array, divisor, words)
+        golomb.encode(array, divisor, words)
         assert as_text(words, size) == "".join(golomb_text(int(v), divisor) for v in array)
         out = np.zeros_like(array)
-        status, used = bits.golomb_decode(words, size, divisor, 2**32 - 1, out)
+        status, used = golomb.decode(words, size, divisor, 2**32 - 1, out)
         assert (status, int(used)) == (STATUS_OK, size)
         np.testing.assert_array_equal(out, array)
 
@@ -101,7 +101,7 @@ def test_golomb_takes_the_largest_values() -> None:
 @given(st.binary(max_size=60), st.integers(1, 2**32), st.integers(0, 2**32 - 1))
 def test_golomb_survives_garbage(data: bytes, divisor: int, largest: int) -> None:
     out = np.zeros(50, dtype=np.uint32)
-    status, used = bits.golomb_decode(words_from_bytes(data), 8 * len(data), divisor, largest, out)
+    status, used = golomb.decode(words_from_bytes(data), 8 * len(data), divisor, largest, out)
     assert 0 <= used <= 8 * len(data)
     assert status in (STATUS_OK, STATUS_TRUNCATED, STATUS_RANGE)
     assert int(out.max()) <= largest

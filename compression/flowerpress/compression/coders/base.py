@@ -14,8 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flowerpress.compression.errors import FormatError, TruncatedError
-from flowerpress.compression.kernels import STATUS_OK, STATUS_RANGE, STATUS_SURPLUS
-from flowerpress.compression.kernels import STATUS_TRUNCATED as TRUNCATED
+from flowerpress.compression.kernels import (
+    STATUS_OK,
+    STATUS_RANGE,
+    STATUS_SURPLUS,
+    STATUS_TRUNCATED,
+)
 from flowerpress.compression.kernels.words import padding_is_zero
 
 __all__ = [
@@ -134,7 +138,7 @@ def check_status(status: int, field: str) -> None:
     """Turn the status of a kernel into an error."""
     if status == STATUS_OK:
         return
-    if status == TRUNCATED:
+    if status == STATUS_TRUNCATED:
         raise TruncatedError(field, "ends before its last symbol")
     if status == STATUS_SURPLUS:
         raise FormatError(field, "goes on after its last symbol")

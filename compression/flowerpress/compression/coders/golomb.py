@@ -14,7 +14,8 @@ from flowerpress.compression.coders.base import (
     symbol_dtype,
 )
 from flowerpress.compression.errors import FormatError
-from flowerpress.compression.kernels import bits
+from flowerpress.compression.kernels import STATUS_TRUNCATED
+from flowerpress.compression.kernels import golomb as kernel
 from flowerpress.compression.kernels.words import new_words, words_from_bytes, words_to_bytes
 from flowerpress.compression.wire import Reader, Writer
 
@@ -25,7 +26,7 @@ class Golomb(Coder):
     """One divisor for all symbols, the best one found, then their Golomb codes.
 
     Body: divisor (varint), then quotients in unary and remainders in truncated binary (see
-    :func:`flowerpress.compression.kernels.bits.golomb_encode`).
+    :func:`flowerpress.compression.kernels.golomb.encode`).
     """
 
     tag = 6
@@ -34,7 +35,7 @@ class Golomb(Coder):
     def _encode(self, values: Symbols, alphabet: int) -> bytes:
         divisor, size = best_divisor(values)
         words = new_words(size)
-        bits.golomb_encode(values, divisor, words)
+        kernel.encode(values, divisor, words)
         writer = Writer()
         writer.varint(divisor)
         writer.raw(words_to_bytes(words, size))
@@ -47,9 +48,10 @@ class Golomb(Coder):
             raise FormatError(self.field, f"divisor {divisor} is not in 1 to {alphabet}")
         data = reader.rest()
         # Every symbol takes a bit: refuse before allocating what so short a body cannot hold.
-        check_status(1 if 8 * len(data) < count else 0, self.field)
+        if 8 * len(data) < count:
+            check_status(STATUS_TRUNCATED, self.field)
         symbols: Symbols = np.empty(count, dtype=symbol_dtype(alphabet))
-        status, used = bits.golomb_decode(
+        status, used = kernel.decode(
             words_from_bytes(data), 8 * len(data), divisor, alphabet - 1, symbols
         )
         check_status(status, self.field)
@@ -71,8 +73,6 @@ def best_divisor(values: Symbols) -> tuple[int, int]:
     power = 1 << (ideal.bit_length() - 1)
     largest = int(values.max())
     candidates = {c for c in (ideal, power, 2 * power) if c <= max(1, largest)}
-    sized = [
-        (int(bits.golomb_bits(values, divisor)), divisor) for divisor in sorted(candidates or {1})
-    ]
+    sized = [(int(kernel.size(values, divisor)), divisor) for divisor in sorted(candidates or {1})]
     size, divisor = min(sized)
     return divisor, size

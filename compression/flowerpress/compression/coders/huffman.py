@@ -20,7 +20,7 @@ from flowerpress.compression.coders.base import (
 from flowerpress.compression.coders.split import choose, histogram, split_from_wire
 from flowerpress.compression.coders.table import read_levels, write_levels
 from flowerpress.compression.errors import FormatError
-from flowerpress.compression.kernels import bits
+from flowerpress.compression.kernels import STATUS_TRUNCATED, bits
 from flowerpress.compression.kernels import huffman as kernel
 from flowerpress.compression.kernels.words import new_words, words_from_bytes, words_to_bytes
 from flowerpress.compression.wire import Reader, Writer
@@ -73,7 +73,8 @@ class Huffman(Coder):
         levels, _, size = read_levels(rest, split.tokens, 0, self.field)
         table = self._table(np.array(levels))
         rest = rest[size:]
-        check_status(1 if 8 * len(rest) < count else 0, self.field)
+        if 8 * len(rest) < count:  # refuse before allocating what cannot be filled
+            check_status(STATUS_TRUNCATED, self.field)
         tokens: Symbols = np.empty(count, dtype=np.uint8 if split.tokens <= 256 else np.uint16)
         status, used = kernel.decode(words_from_bytes(rest), 8 * len(rest), table, tokens)
         check_status(status, self.field)

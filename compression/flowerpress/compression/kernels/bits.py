@@ -1,4 +1,4 @@
-"""Bit streams: fixed widths, tails of tokens, Golomb codes, bitmaps.
+"""Bit streams: fixed widths, tails of tokens, bitmaps.
 
 Bit order and words: see :mod:`flowerpress.compression.kernels.words`. Sizes of outputs are
 computed beforehand by the callers; every ``words`` carries two words of slack.
@@ -12,9 +12,6 @@ from numpy.typing import NDArray
 from flowerpress.compression.kernels.jit import jit
 
 __all__ = [
-    "golomb_bits",
-    "golomb_decode",
-    "golomb_encode",
     "pack",
     "pack_tails",
     "positions_from_bitmap",
@@ -128,135 +125,6 @@ def unpack_tails(
         low = (window >> (bit & np.uint64(31))) & ((np.uint64(1) << width) - np.uint64(1))
         out[i] = np.uint64(bases[token]) + low
         bit += width
-
-
-@jit
-def golomb_bits(values: NDArray[np.unsignedinteger], divisor: int) -> np.int64:
-    """Exact length in bits of the Golomb code of ``values`` with this divisor (1 to 2**32)."""
-    width = 0
-    while (1 << width) < divisor:
-        width += 1
-    short = np.uint64((1 << width) - divisor)
-    b = np.uint64(divisor)
-    total = np.int64(values.size * (width + 1))
-    for i in range(values.size):
-        v = np.uint64(values[i])
-        quotient = v // b
-        total += np.int64(quotient) - np.int64(v - quotient * b < short)
-    return total
-
-
-@jit
-def golomb_encode(
-    values: NDArray[np.unsignedinteger], divisor: int, words: NDArray[np.uint32]
-) -> None:
-    """Write v // b in unary (ones, then a zero) and v mod b in truncated binary.
-
-    S. Golomb, "Run-length encodings", IEEE Trans. Inf. Theory 12(3), 1966; a power of two gives
-    the Rice code. Truncated binary: with 2**(w-1) < b <= 2**w and t = 2**w - b, remainders below t
-    take w - 1 bits, the others r + t in w bits, its lowest bit last.
-    """
-    width = 0
-    while (1 << width) < divisor:
-        width += 1
-    full = np.uint64(32)
-    ones = np.uint64(0xFFFFFFFF)
-    one = np.uint64(1)
-    short = np.uint64((1 << width) - divisor)
-    b = np.uint64(divisor)
-    hold = np.uint64(0)
-    held = np.uint64(0)
-    at = np.uint64(0)
-    for i in range(values.size):
-        v = np.uint64(values[i])
-        left = v // b
-        remainder = v - left * b
-        while left >= full:
-            hold |= ones << held
-            words[at] = np.uint32(hold & ones)
-            at += one
-            hold >>= full
-            left -= full
-        hold |= ((one << left) - one) << held
-        held += left + one
-        if held >= full:
-            words[at] = np.uint32(hold & ones)
-            at += one
-            hold >>= full
-            held -= full
-        if width > 0:
-            size = np.uint64(width)
-            if remainder < short:
-                size -= one
-            else:
-                high = remainder + short
-                remainder = (high >> one) | ((high & one) << (size - one))
-            hold |= remainder << held
-            held += size
-            if held >= full:
-                words[at] = np.uint32(hold & ones)
-                at += one
-                hold >>= full
-                held -= full
-    words[at] = np.uint32(hold)
-
-
-@jit
-def golomb_decode(
-    words: NDArray[np.uint32],
-    bits: int,
-    divisor: int,
-    largest: int,
-    out: NDArray[np.unsignedinteger],
-) -> tuple[int, np.int64]:
-    """Fill ``out`` from hostile bits; return (status, bits used).
-
-    A value above ``largest`` ends with STATUS_RANGE, bits that run out with STATUS_TRUNCATED.
-    """
-    width = 0
-    while (1 << width) < divisor:
-        width += 1
-    one = np.uint64(1)
-    end = np.uint64(bits)
-    b = np.uint64(divisor)
-    short = np.uint64((1 << width) - divisor)
-    top = np.uint64(largest)
-    most = top // b
-    bit = np.uint64(0)
-    for i in range(out.size):
-        quotient = np.uint64(0)
-        while True:
-            if bit >= end:
-                return 1, np.int64(bit)
-            one_more = (words[bit >> np.uint64(5)] >> np.uint32(bit & np.uint64(31))) & np.uint32(1)
-            bit += one
-            if one_more == np.uint32(0):
-                break
-            quotient += one
-            if quotient > most:
-                return 4, np.int64(bit)
-        value = quotient * b
-        if width > 0:
-            size = np.uint64(width)
-            if bit + size - one > end:
-                return 1, np.int64(bit)
-            at = bit >> np.uint64(5)
-            window = np.uint64(words[at]) | (np.uint64(words[at + one]) << np.uint64(32))
-            window >>= bit & np.uint64(31)
-            high = window & ((one << (size - one)) - one)
-            bit += size - one
-            if high < short:
-                value += high
-            else:
-                if bit >= end:
-                    return 1, np.int64(bit)
-                last = (window >> (size - one)) & one
-                bit += one
-                value += ((high << one) | last) - short
-            if value > top:
-                return 4, np.int64(bit)
-        out[i] = value
-    return 0, np.int64(bit)
 
 
 @jit

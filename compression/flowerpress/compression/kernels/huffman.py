@@ -8,6 +8,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from flowerpress.compression.kernels import STATUS_OK, STATUS_TRUNCATED
 from flowerpress.compression.kernels.jit import jit
 
 __all__ = ["LONGEST", "decode", "encode"]
@@ -58,6 +59,6 @@ def decode(
         entry = table[(window >> (bit & np.uint64(31))) & np.uint64(0xFFF)]
         bit += np.uint64(entry & np.uint16(15))
         if bit > end:
-            return 1, np.int64(bit)
+            return STATUS_TRUNCATED, np.int64(bit)
         out[i] = entry >> np.uint16(4)
-    return 0, np.int64(bit)
+    return STATUS_OK, np.int64(bit)

@@ -21,6 +21,12 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from flowerpress.compression.kernels import (
+    STATUS_OK,
+    STATUS_STATE,
+    STATUS_SURPLUS,
+    STATUS_TRUNCATED,
+)
 from flowerpress.compression.kernels.jit import jit
 
 __all__ = ["PRECISION", "TOTAL", "decode", "encode", "histogram", "normalize"]
@@ -180,9 +186,9 @@ def decode(
         if turn == lanes:
             turn = np.uint64(0)
     if pos < available:
-        return 2
+        return STATUS_SURPLUS
     # A state that found no word is below 2**16 and can only shrink: it cannot end as it began.
     for lane in range(lanes):
         if states[lane] != np.uint32(initial):
-            return 1 if states[lane] < np.uint32(initial) else 3
-    return 0
+            return STATUS_TRUNCATED if states[lane] < np.uint32(initial) else STATUS_STATE
+    return STATUS_OK
