@@ -156,7 +156,7 @@ def test_tensors_are_sorted_and_the_rest_added_up() -> None:
         ("b", 100, 40),
         ("c", 10, 60),
         ("others (3 tensors)", 30, 40),
-        ("(headers of the message)", 60, 0),
+        ("(headers)", 60, 0),
     ]
     assert tensor_bytes([RoundRecord(round=1, seconds=1.0, bytes_up=5)]) == []
 

@@ -247,13 +247,15 @@ def _accuracy_limits(ax: Axes, values: list[float]) -> tuple[float, float]:
 
 
 def _above(ax: Axes, x: float, y: float, text: str, colour: str) -> None:
-    """Label an end of a line, above it and ending at it."""
+    """Label an end of a line, above it and ending at it; beginning there near the left edge."""
+    left, right = ax.get_xlim()
+    near = math.log(x / left) < 0.25 * math.log(right / left)
     ax.annotate(
         text,
         (x, y),
-        (4, 8),
+        (-4 if near else 4, 8),
         textcoords="offset points",
-        ha="right",
+        ha="left" if near else "right",
         va="bottom",
         color=colour,
         fontsize=9,

@@ -38,7 +38,7 @@ __all__ = [
 NOTHING = "–"
 """Stands where nothing was measured."""
 
-OVERHEAD = "(headers of the message)"
+OVERHEAD = "(headers)"
 
 RUN_COLUMNS = (
     "Round",
