@@ -5,8 +5,12 @@ from __future__ import annotations
 import copy
 import gc
 import random
+import re
 import weakref
 from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -15,11 +19,18 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, MetricR
 from flwr.clientapp import ClientApp
 from flwr.common.constant import ErrorCode
 from flwr.serverapp.strategy import FedAvg
+from safetensors.torch import load_file
+from torch import nn
 
-from flowerpress.simulations.engines.errors import EngineError
+from flowerpress.compression.errors import ConfigError, UnknownNameError
+from flowerpress.simulations.config import StrategyName, load_config
+from flowerpress.simulations.engines import EngineError, StoppedError, run
 from flowerpress.simulations.engines.grid import FIRST_NODE, server_identity
 from flowerpress.simulations.engines.inline import InlineGrid
 from flowerpress.simulations.engines.ordering import ordered
+from flowerpress.simulations.loaded import load
+from flowerpress.simulations.record import RoundRecord, read_run
+from flowerpress.simulations.tasks import load_task
 
 Handler = Callable[[Message, Context], Message]
 
@@ -258,3 +269,185 @@ def test_a_stock_strategy_gives_the_mean() -> None:
     step = sum(p * (p + 1) for p in range(4)) / sum(p + 1 for p in range(4))
     np.testing.assert_allclose(result.arrays["w"].numpy(), np.full(4, 3 * step))
     assert start == before
+
+
+TASK = """
+import torch
+from torch import nn
+from flowerpress.simulations.tasks import Data, Samples, Task
+
+class Tiny(Task):
+    clients = 3
+
+    def load(self):
+        generator = torch.Generator().manual_seed(0)
+        inputs = torch.randn(90, 4, generator=generator)
+        labels = (inputs.sum(1) > 0).long()
+        train, test = Samples(inputs[:60], labels[:60]), Samples(inputs[60:], labels[60:])
+        return Data(train, test, ("n", "p"))
+
+    def build(self):
+        return nn.Linear(4, 2)
+"""
+
+
+@pytest.fixture
+def tiny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A task of the user's own; runs go to a folder of this test."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "tiny_task.py").write_text(TASK)
+    return "task=tiny_task.py:Tiny"
+
+
+def test_a_run_leaves_records_summary_and_model(tiny: str) -> None:
+    seen: list[RoundRecord] = []
+    config = load_config(None, [tiny, "rounds=5", "evaluate_every=2", "uplink=qsgd", "seed=7"])
+    folder = run(config, seen.append)
+    assert folder == Path("runs/tiny_task-Tiny-qsgd-seed7").absolute()
+    assert run(config).name == "tiny_task-Tiny-qsgd-seed7-2"
+
+    written = read_run(folder)
+    assert list(written.records) == seen
+    assert [r.round for r in seen] == [0, 1, 2, 3, 4, 5]
+    assert [r.accuracy is not None for r in seen] == [True, False, True, False, True, True]
+    assert [r.clients for r in seen] == [0, 3, 3, 3, 3, 3]
+    assert seen[0].bytes_total == 0
+    for record in seen[1:]:
+        assert record.bytes_up == sum(record.up_by_tensor.values()) > 0
+        assert record.bytes_down == sum(record.down_by_tensor.values()) > 0
+        assert record.raw_bytes_up == record.raw_bytes_down == 3 * 4 * (4 * 2 + 2)
+        assert record.train_loss is not None
+    last = seen[-1]
+    assert last.client_accuracy is not None
+    assert last.worst_client is not None
+    known = [a for a in last.client_accuracy if a is not None]
+    assert min(known) == last.worst_client.accuracy
+    assert last.client_accuracy[last.worst_client.client] == last.worst_client.accuracy
+
+    summary = written.summary
+    assert summary is not None
+    assert summary.finished
+    assert summary.classes == ("n", "p")
+    assert [(t.name, t.shape, t.dtype) for t in summary.tensors] == [
+        ("weight", (2, 4), "float32"),
+        ("bias", (2,), "float32"),
+    ]
+    # What was left to the task is written out, so that the run can be told from its summary.
+    assert (summary.config["clients"], summary.config["partition"]) == (3, "iid")
+    assert summary.config["downlink"] == "qsgd"
+    model = nn.Linear(4, 2)
+    model.load_state_dict(load_file(folder / "model.safetensors"))
+    test = load_task("tiny_task.py:Tiny").load().test
+    right = (model(test.inputs).argmax(1) == test.labels).float().mean()
+    assert last.accuracy == pytest.approx(float(right))
+
+
+def test_a_run_depends_on_its_seed_alone(tiny: str) -> None:
+    def play(seed: int) -> list[RoundRecord]:
+        seen: list[RoundRecord] = []
+        words = [tiny, "rounds=3", f"seed={seed}", "fraction=0.7", "uplink=qsgd", "clients=5"]
+        run(load_config(None, words), seen.append)
+        return [replace(record, seconds=0.0) for record in seen]
+
+    before = random.getstate(), torch.get_rng_state(), torch.get_num_threads()
+    first = play(1)
+    assert random.getstate() == before[0]
+    assert torch.equal(torch.get_rng_state(), before[1])
+    assert torch.get_num_threads() == before[2]
+    random.seed(99)
+    torch.manual_seed(99)
+    assert play(1) == first
+    assert play(2) != first
+    assert [record.clients for record in first] == [0, 4, 4, 4]  # round(0.7 * 5)
+
+
+@pytest.mark.parametrize("strategy", get_args(StrategyName))
+def test_every_strategy_runs(tiny: str, strategy: str) -> None:
+    words = [tiny, "rounds=2", f"strategy={strategy}", "clients=5", "uplink=int8"]
+    records = read_run(run(load_config(None, words))).records
+    assert records[-1].left_out == ()
+    assert records[-1].loss != records[0].loss
+
+
+def test_fedprox_draws_clients_back(tiny: str) -> None:
+    """A heavy proximal term leaves the model near where it started; a light one does not."""
+
+    def moved(mu: float) -> float:
+        words = [tiny, "rounds=1", "strategy=fedprox", "uplink=none", "training.lr=0.001"]
+        words += ["training.epochs=20", f"strategy_options.proximal_mu={mu}", "training.momentum=0"]
+        records = read_run(run(load_config(None, words))).records
+        assert records[0].loss is not None
+        assert records[1].loss is not None
+        return records[0].loss - records[1].loss
+
+    assert 0 < moved(900.0) < 0.2 * moved(0.0)
+
+
+@pytest.mark.parametrize(
+    ("words", "error", "message"),
+    [
+        (["task=digit"], UnknownNameError, "did you mean 'digits'"),
+        (["uplink=stk"], UnknownNameError, "did you mean 'stc'"),
+        (["downlink=stc(density=2)"], ConfigError, "density"),
+        (
+            ["strategy_options.etta=1"],
+            UnknownNameError,
+            "unknown option of strategy fedadam 'etta'",
+        ),
+        (["strategy_options.eta=big"], ConfigError, "strategy_options.eta = 'big' is not allowed"),
+        (["strategy_options.fraction_train=1.0"], UnknownNameError, "fraction_train"),
+        (["partition=dirichlet(alpha=-1)"], ConfigError, "alpha"),
+    ],
+)
+def test_what_cannot_be_used_is_said_before_anything_is_written(
+    tiny: str, tmp_path: Path, words: list[str], error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=re.escape(message)):
+        run(load_config(None, [tiny, "strategy=fedadam", *words]))
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_finished_run_is_not_overwritten(tiny: str) -> None:
+    config = load_config(None, [tiny, "rounds=1", "out=mine"])
+    run(config)
+    with pytest.raises(ConfigError, match="holds a finished run"):
+        run(config)
+
+
+def broken_task(tmp_path: Path, statement: str) -> str:
+    lines = f"\n    def train(self, model, samples, training, generator):\n        {statement}\n"
+    (tmp_path / "broken_task.py").write_text(TASK + lines)
+    return "task=broken_task.py:Tiny"
+
+
+def test_a_task_that_cannot_train_stops_the_run(tiny: str, tmp_path: Path) -> None:
+    task = broken_task(tmp_path, "raise RuntimeError('shapes do not match')")
+    with pytest.raises(EngineError, match=r"all 3 clients .*RuntimeError: shapes do not match"):
+        run(load_config(None, [task]))
+
+
+def test_a_client_that_fails_is_left_out_by_its_partition(tiny: str, tmp_path: Path) -> None:
+    # The broken task has the same data in the same parts: the third client is known by them.
+    first = load(load_config(None, [tiny])).samples(2).inputs[0, 0].item()
+    statement = f"if samples.inputs[0, 0].item() == {first!r}: raise RuntimeError('no disk')"
+    statement += "\n        return super().train(model, samples, training, generator)"
+    task = broken_task(tmp_path, statement)
+    records = read_run(run(load_config(None, [task, "rounds=2"]))).records
+    for record in records[1:]:
+        assert [(left.client, left.error) for left in record.left_out] == [(2, "ClientAppError")]
+        assert "RuntimeError: no disk" in record.left_out[0].message
+        assert record.clients == 3
+        assert record.raw_bytes_up == 2 * 4 * (4 * 2 + 2)
+
+
+def test_ctrl_c_leaves_the_rounds_and_says_where(tiny: str, tmp_path: Path) -> None:
+    def stop(record: RoundRecord) -> None:
+        if record.round == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(StoppedError) as caught:
+        run(load_config(None, [tiny, "out=stopped"]), stop)
+    assert str(tmp_path / "stopped" / "rounds.jsonl") in str(caught.value)
+    left = read_run(tmp_path / "stopped")
+    assert [record.round for record in left.records] == [0, 1, 2]
+    assert left.summary is None

@@ -9,17 +9,21 @@ import sys
 import textwrap
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
-from flwr.app import Array, ArrayRecord, Message, MetricRecord, RecordDict
+from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.serverapp import Grid
 
-from flowerpress.simulations.engines.errors import EngineError
+from flowerpress.simulations.config import load_config
+from flowerpress.simulations.engines import EngineError, run
 from flowerpress.simulations.engines.grid import FIRST_NODE, server_identity
 from flowerpress.simulations.engines.inline import InlineGrid
 from flowerpress.simulations.engines.pipe import from_bytes, to_bytes
 from flowerpress.simulations.engines.workers import WorkerGrid
+from flowerpress.simulations.record import RoundRecord, read_run
 
 CLIENTS = """
 import os, random, signal, sys, time
@@ -69,8 +73,6 @@ def factory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
 
 
 def instructions(nodes: list[int], **order: int) -> list[Message]:
-    from flwr.app import ConfigRecord
-
     content = RecordDict({"order": ConfigRecord(dict(order))})
     with server_identity(1):
         return [Message(content, node, "train") for node in nodes]
@@ -146,6 +148,21 @@ def test_a_factory_that_fails_is_told_with_its_reason(factory: str) -> None:
         grid.send_and_receive(instructions([FIRST_NODE]))
 
 
+def test_a_run_on_workers_is_the_run_in_one_process(tmp_path: Path) -> None:
+    """Bit for bit: the same rounds but for their seconds, and the same model."""
+    words = ["task=digits", "clients=5", "rounds=3", "fraction=0.8", "uplink=qsgd"]
+
+    def play(workers: int) -> tuple[list[RoundRecord], bytes]:
+        out = tmp_path / str(workers)
+        run(load_config(None, [*words, f"workers={workers}", f"out={out}"]))
+        records = [replace(record, seconds=0.0) for record in read_run(out).records]
+        return records, (out / "model.safetensors").read_bytes()
+
+    one = play(1)
+    assert one[0][-1].bytes_up > 0
+    assert play(2) == one
+
+
 def alive(pid: int) -> bool:
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
@@ -186,8 +203,6 @@ def test_workers_end_with_a_parent_that_is_killed(factory: str) -> None:
 
 
 def test_messages_survive_the_pipe() -> None:
-    import numpy as np
-
     content = RecordDict(
         {
             "arrays": ArrayRecord({"blob": Array("uint8", (3,), "own.type/1", b"\0\1\2")}),
