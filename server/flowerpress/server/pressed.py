@@ -54,6 +54,7 @@ class _Round:
     key: str = ""
     model: dict[str, NDArray[Any]] = field(default_factory=dict)
     messages: dict[int, Message] = field(default_factory=dict)
+    blobs: dict[int, bytes] = field(default_factory=dict)
 
 
 class Pressed(Strategy):
@@ -248,9 +249,13 @@ class Pressed(Strategy):
     def _send(self, message: Message) -> Message:
         node = message.metadata.dst_node_id
         broadcast = self._broadcast
-        start, updates = broadcast.path(self._versions.get(node, 0))
+        known = self._versions.get(node, 0)
+        start, updates = broadcast.path(known)
         content = RecordDict({k: v for k, v in message.content.items() if k != self._round.key})
-        blob = join([update.blob for update in updates]) if updates else b""
+        # Clients that hold the same version are sent the same bytes object, not a copy each.
+        if known not in self._round.blobs:
+            self._round.blobs[known] = join([update.blob for update in updates]) if updates else b""
+        blob = self._round.blobs[known]
         if blob:
             self._carrier.attach(content, self._round.key, blob)
         Instruction(

@@ -36,6 +36,7 @@ __all__ = [
     "TensorInfo",
     "WorstClient",
     "codec_label",
+    "discard",
     "is_finished",
     "read_run",
 ]
@@ -234,6 +235,12 @@ def is_finished(folder: Path | str) -> bool:
     except ConfigError:
         return True
     return summary is not None and summary.finished
+
+
+def discard(folder: Path | str) -> None:
+    """Remove the files of a run, and nothing else, from its folder if it has any."""
+    for name in (ROUNDS, *STALE):
+        (Path(folder) / name).unlink(missing_ok=True)
 
 
 def codec_label(config: object) -> str | None:

@@ -1,0 +1,75 @@
+"""Options that ``simulate`` and ``compare`` share, and how they become a configuration."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from flowerpress.simulations.config import SimulationConfig
+
+__all__ = [
+    "Clients",
+    "ConfigFile",
+    "DataFolder",
+    "Engine",
+    "Overrides",
+    "Overwrite",
+    "Partition",
+    "Rounds",
+    "Task",
+    "configure",
+]
+
+Overrides = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="[KEY=VALUE]...",
+        help="Any key of the configuration, such as training.lr=0.05 or strategy=fedadam.",
+        show_default=False,
+    ),
+]
+ConfigFile = Annotated[
+    Path | None, typer.Option("--config", "-c", help="A TOML file with the same keys.")
+]
+Task = Annotated[
+    str | None,
+    typer.Option(help="digits (default), mnist, cifar10, shakespeare, or ./my_task.py:MyTask."),
+]
+DataFolder = Annotated[
+    Path | None,
+    typer.Option("--data", help="Folder with the task's data; else $FLOWERPRESS_DATA."),
+]
+Rounds = Annotated[int | None, typer.Option(help="Rounds of training (default 20).")]
+Clients = Annotated[int | None, typer.Option(help="Number of clients (default: the task's).")]
+Partition = Annotated[
+    str | None,
+    typer.Option(help="iid, 'dirichlet(alpha=0.5)', 'shards(per_client=2)' or natural."),
+]
+Engine = Annotated[
+    str | None, typer.Option(help="inline (default) or ray (Flower's Simulation Engine).")
+]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace a finished run in --out.")]
+
+
+def configure(
+    file: Path | None, overrides: list[str] | None, **options: object
+) -> SimulationConfig:
+    """Return the configuration: the file, then ``key=value`` words, then options that were given.
+
+    Raises:
+        ConfigError: an unknown key or a value that is not allowed.
+    """
+    import json
+
+    from flowerpress.simulations.config import load_config
+
+    words = list(overrides or [])
+    for key, value in options.items():
+        if value is not None:
+            # As a JSON string, which is a TOML one too, text needs no guessing.
+            text = str(value) if isinstance(value, int) else json.dumps(str(value))
+            words.append(f"{key}={text}")
+    return load_config(file, words)

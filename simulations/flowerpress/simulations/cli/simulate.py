@@ -1,0 +1,93 @@
+"""``flowerpress simulate``: one federated run on this machine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from flowerpress.simulations.cli.options import (
+    Clients,
+    ConfigFile,
+    DataFolder,
+    Engine,
+    Overrides,
+    Overwrite,
+    Partition,
+    Rounds,
+    Task,
+    configure,
+)
+
+__all__ = ["simulate"]
+
+
+def simulate(
+    overrides: Overrides = None,
+    config: ConfigFile = None,
+    task: Task = None,
+    data: DataFolder = None,
+    rounds: Rounds = None,
+    clients: Clients = None,
+    partition: Partition = None,
+    uplink: Annotated[
+        str | None,
+        typer.Option(help="Codec of client updates, such as none, int8, 'stc(density=0.01)'."),
+    ] = None,
+    downlink: Annotated[
+        str | None, typer.Option(help="Codec of model changes (default: as the uplink).")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Root of all randomness (default 0).")] = None,
+    engine: Engine = None,
+    workers: Annotated[
+        int | None, typer.Option(help="Processes that train clients (inline engine; default 1).")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder of the run (default: a new one in runs/).")
+    ] = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """Train a model with federated clients, compressed both ways, and report bytes and accuracy.
+
+    Example: flowerpress simulate --task digits --uplink "stc(density=0.02)" training.lr=0.05
+    """
+    settings = configure(
+        config,
+        overrides,
+        task=task,
+        data=data,
+        rounds=rounds,
+        clients=clients,
+        partition=partition,
+        uplink=uplink,
+        downlink=downlink,
+        seed=seed,
+        engine=engine,
+        workers=workers,
+        out=out,
+    )
+    from rich.console import Console
+
+    from flowerpress.simulations.engines import run
+    from flowerpress.simulations.live import LiveRun
+    from flowerpress.simulations.record import discard, read_run
+    from flowerpress.simulations.report import write_report
+    from flowerpress.simulations.tables import run_table
+
+    if overwrite and settings.out is not None:
+        discard(settings.out)
+    down = settings.uplink if settings.downlink == "same" else settings.downlink
+    live = LiveRun(
+        settings.task,
+        rounds=settings.rounds,
+        clients=settings.clients,
+        uplink=settings.uplink,
+        downlink=down,
+    )
+    with live:
+        folder = run(settings, live.update)
+    page = write_report(folder)
+    console = Console()
+    console.print(run_table(read_run(folder), last=5))
+    console.print(f"Report: {page}", soft_wrap=True)

@@ -1,0 +1,47 @@
+"""The process behind one worker of a comparison: configurations in, rounds out, a line each."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import traceback
+from typing import Any
+
+from flowerpress.compression.errors import FlowerpressError
+from flowerpress.simulations.config import SimulationConfig
+from flowerpress.simulations.engines import run
+from flowerpress.simulations.record import RoundRecord
+from flowerpress.simulations.report import write_report
+
+__all__ = ["main"]
+
+
+def main() -> None:
+    """Run every configuration that comes in on standard input, until it ends."""
+    # Whatever else prints must not get between the lines that the parent reads.
+    channel = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+
+    def say(**what: Any) -> None:
+        channel.write(json.dumps(what) + "\n")
+        channel.flush()
+
+    def show(record: RoundRecord) -> None:
+        say(record=record.to_json())
+
+    for line in sys.stdin:
+        try:
+            folder = run(SimulationConfig.from_json(line), show)
+            write_report(folder)
+        except FlowerpressError as error:
+            say(error=str(error))
+        except Exception as error:  # noqa: BLE001 - the parent goes on with the other runs
+            traceback.print_exc()
+            say(error=f"{type(error).__name__}: {error}")
+        else:
+            say(done=True)
+
+
+if __name__ == "__main__":
+    main()
