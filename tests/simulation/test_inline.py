@@ -228,6 +228,25 @@ def test_ordered_lists_nodes_by_their_partitions() -> None:
     assert list(grid.partitions.values()) == list(range(7))
 
 
+def test_what_is_sampled_does_not_depend_on_who_else_draws() -> None:
+    """Threads of Flower's draw from the global generator while a run goes on."""
+
+    def sample(seed: int, draws: int) -> list[list[int]]:
+        with server_identity(1):
+            grid = ordered(InlineGrid(app_of(partition_of), 20), 20, seed)
+        chosen = []
+        for _ in range(5):
+            for _ in range(draws):
+                random.random()
+            chosen.append(random.sample(list(grid.get_node_ids()), 3))
+        return chosen
+
+    first = sample(1, draws=0)
+    assert sample(1, draws=7) == first
+    assert sample(2, draws=0) != first
+    assert len({tuple(nodes) for nodes in first}) > 1
+
+
 def test_ordered_needs_every_partition_once() -> None:
     def wrong(message: Message, context: Context) -> Message:
         return Message(

@@ -88,7 +88,7 @@ def _serve(config: SimulationConfig, grid: Grid, on_record: OnRecord | None) -> 
         raise ValueError("a server app needs a configuration with `out`")
     torch.set_num_threads(config.threads)
     loaded = load(config)
-    nodes = ordered(grid, len(loaded.partition))
+    nodes = ordered(grid, len(loaded.partition), config.seed)
     _seed(config.seed)
     model = loaded.task.build()
     train_loss = TrainLoss()

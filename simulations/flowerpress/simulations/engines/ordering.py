@@ -3,10 +3,15 @@
 Flower's own engine gives nodes random ids, in no particular order. Strategies sample from the
 list of ids, so the order decides who takes part. ``ordered`` asks every node once which
 partition it has and returns a grid that lists the nodes by it.
+
+Strategies sample with Python's global generator, right after they asked for the list. Threads of
+Flower's draw from that generator, too (the pauses between heartbeats), now and then and at no
+fixed time. So the grid seeds it anew whenever it is asked.
 """
 
 from __future__ import annotations
 
+import random
 import time
 from collections.abc import Iterable
 
@@ -24,12 +29,14 @@ _PATIENCE = 60.0  # seconds; a simulation's nodes are there from the start
 class OrderedGrid(Grid):
     """Another grid, whose nodes are listed in order of their partitions.
 
-    ``partitions`` maps a node's id to its partition.
+    ``partitions`` maps a node's id to its partition; ``seed`` is for what is drawn from the list.
     """
 
-    def __init__(self, inner: Grid, partitions: dict[int, int]) -> None:
+    def __init__(self, inner: Grid, partitions: dict[int, int], seed: int) -> None:
         self.partitions = dict(sorted(partitions.items(), key=lambda item: item[1]))
         self._inner = inner
+        self._seed = seed
+        self._asked = 0
 
     def set_run(self, run: Run) -> None:
         """Pass on to the grid inside."""
@@ -52,8 +59,11 @@ class OrderedGrid(Grid):
         return self._inner.create_message(content, message_type, dst_node_id, group_id, ttl)
 
     def get_node_ids(self) -> Iterable[int]:
-        """Return the node ids in order of their partitions."""
-        return list(self.partitions)
+        """Return the node ids in order of their partitions, and seed the global generator."""
+        self._asked += 1
+        nodes = list(self.partitions)
+        random.seed(f"{self._seed}/{self._asked}")
+        return nodes
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
         """Pass on to the grid inside."""
@@ -70,7 +80,7 @@ class OrderedGrid(Grid):
         return self._inner.send_and_receive(messages, timeout=timeout)
 
 
-def ordered(grid: Grid, clients: int) -> OrderedGrid:
+def ordered(grid: Grid, clients: int, seed: int = 0) -> OrderedGrid:
     """Ask every node for its partition (a ``query`` message) and list them by it.
 
     Raises:
@@ -94,4 +104,4 @@ def ordered(grid: Grid, clients: int) -> OrderedGrid:
             f"{clients} clients should have partitions 0 to {clients - 1}, but they answered "
             f"{sorted(partitions.values())}"
         )
-    return OrderedGrid(grid, partitions)
+    return OrderedGrid(grid, partitions, seed)
