@@ -57,8 +57,8 @@ def test_without_compression_the_model_is_bit_identical_to_plain_flower(
     ):
         assert after.keys() == before.keys() == {1, 2, 3}
         for number, metrics in before.items():
-            assert float(after[number]["loss"]) == pytest.approx(
-                float(metrics["loss"]), rel=rounding, abs=0
+            assert float(str(after[number]["loss"])) == pytest.approx(
+                float(str(metrics["loss"])), rel=rounding, abs=0
             )
 
 
@@ -71,7 +71,7 @@ def test_any_strategy_learns_with_a_thin_uplink_and_downlink(
     codec, factor = ("int8", 3) if robust else ("topk(density=0.1)", 8)
     strategy = Pressed(make(), uplink=codec, seed=1)
     result = start(strategy, [press()], rounds=10)
-    losses = [float(m["loss"]) for m in result.evaluate_metrics_clientapp.values()]
+    losses = [float(str(m["loss"])) for m in result.evaluate_metrics_clientapp.values()]
     assert losses[-1] < 0.7 * losses[0]
     assert not strategy.rejections
     last = strategy.meter.of(10)

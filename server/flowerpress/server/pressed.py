@@ -173,8 +173,7 @@ class Pressed(Strategy):
                 errors.append(reply)
                 continue
             try:
-                weight = weight_of(reply, weight_key)
-                update, key = self._receive(reply)
+                update, weight, key = self._receive(reply, weight_key)
             except WireError as error:
                 self._reject(reply, error)
                 continue
@@ -312,8 +311,11 @@ class Pressed(Strategy):
                 self._round.messages.pop(reply.metadata.src_node_id, None)
                 yield reply
 
-    def _receive(self, reply: Message) -> tuple[Received, str]:
-        """Return the decoded update of a reply, and the record name that its app uses."""
+    def _receive(self, reply: Message, weight_key: str | None) -> tuple[Received, float, str]:
+        """Return the decoded update of a reply, its weight, and the record name that its app uses.
+
+        Whatever was sent is metered, also if it does not count in the end.
+        """
         node = reply.metadata.src_node_id
         broadcast = self._broadcast
         self._check_receipt(reply)
@@ -321,6 +323,7 @@ class Pressed(Strategy):
         blob = self._intake.blob(reply, key, broadcast.manifest)
         meter = self.meter.of(self._round.number).uplink
         meter.record(node, len(blob), broadcast.manifest.nbytes, {})
+        weight = weight_of(reply, weight_key)
         update = self._intake.open(
             blob, node, self._round.number, broadcast.digest, broadcast.manifest
         )
@@ -328,7 +331,7 @@ class Pressed(Strategy):
         meter.attribute(
             {broadcast.manifest.specs[f.tensor].name: len(f.body) for f in update.frames}
         )
-        return received, key
+        return received, weight, key
 
     def _check_receipt(self, reply: Message) -> None:
         """Note the version that the client holds; raise what it says went wrong."""
