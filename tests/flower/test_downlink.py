@@ -214,7 +214,7 @@ def test_manifest_of_a_scalar_and_of_integers_survives_the_downlink() -> None:
     model: Arrays = {
         "n": np.asarray(7, np.int64),
         "b": np.array([True, False]),
-        "x": np.float32(2).reshape(()),
+        "x": np.asarray(2, np.float32),
     }
     server.publish(1, model)
     client = deliver(server, None)
