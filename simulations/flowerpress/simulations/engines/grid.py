@@ -39,6 +39,8 @@ __all__ = [
 # Flower keeps 0 and 1 for itself: 1 is the SuperLink.
 FIRST_NODE = 2
 
+_PATIENCE = 10.0  # seconds that one pull waits for a reply before the caller is to ask again
+
 
 class LocalGrid(Grid):
     """A grid of ``clients`` nodes on this machine; subclasses say how a message is answered."""
@@ -112,7 +114,7 @@ class LocalGrid(Grid):
         """
         for message_id in message_ids:
             try:
-                reply = self._reply(message_id, 2.0)
+                reply = self._reply(message_id, _PATIENCE)
             except KeyError:
                 continue
             if reply is not None:
