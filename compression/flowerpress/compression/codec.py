@@ -52,7 +52,8 @@ class Codec(ABC):
         """Return the body of the frame for ``x``, an array with the shape of ``spec``.
 
         Raises:
-            EncodeError: NaN, infinity, overflow, or a missing generator.
+            EncodeError: NaN, infinity, overflow, values that the tensor's dtype cannot hold, a
+                lossy codec for a tensor of integers, or a missing generator.
         """
 
     @abstractmethod
@@ -108,7 +109,7 @@ def encodable(x: NDArray[Any], spec: TensorSpec) -> NDArray[Any]:
     """Return ``x`` flat and contiguous after checking its shape and that it is finite.
 
     Raises:
-        EncodeError: another shape than ``spec``, NaN or infinity.
+        EncodeError: another shape than ``spec``, NaN, infinity, or fractions for integers.
     """
     if x.shape != spec.shape:
         raise EncodeError(spec.name, f"shape {x.shape} where the model has {spec.shape}")
@@ -117,4 +118,10 @@ def encodable(x: NDArray[Any], spec: TensorSpec) -> NDArray[Any]:
         raise EncodeError(
             spec.name, "NaN or infinity; lower the learning rate or clip the gradients"
         )
+    if not spec.is_float and flat.dtype != spec.dtype:
+        with np.errstate(invalid="ignore"):
+            own = flat.astype(spec.dtype)
+        if not np.array_equal(own, flat):
+            raise EncodeError(spec.name, f"{flat.dtype} values that {spec.dtype} cannot hold")
+        return own
     return flat

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from flowerpress.compression.codec import Codec, Context
 from flowerpress.compression.decoded import Decoded
-from flowerpress.compression.errors import NonFiniteError
+from flowerpress.compression.errors import NonFiniteError, WireError
 from flowerpress.compression.pipeline import Pipeline
 from flowerpress.compression.plan import Plan
 from flowerpress.compression.spec import Manifest
@@ -84,7 +84,13 @@ def decode_frames(manifest: Manifest, frames: Sequence[Frame]) -> Iterator[tuple
     """
     for frame in frames:
         spec = manifest.specs[frame.tensor]
-        decoded = frame.codec.decode(memoryview(frame.body), spec)
+        try:
+            decoded = frame.codec.decode(memoryview(frame.body), spec)
+        except WireError as error:
+            if spec.name in error.field:
+                raise
+            # A coder knows its body and not whose it is.
+            raise type(error)(f"frame[{spec.name!r}]", str(error)) from error
         if not decoded.is_finite():
             raise NonFiniteError(f"frame[{spec.name!r}]", "decodes to NaN or infinity")
         yield frame.tensor, decoded
@@ -114,11 +120,13 @@ def apply_frames(
         spec = manifest.specs[index]
         if change and spec.is_float:
             total = np.array(arrays[spec.name], order="C").reshape(-1)
-            decoded.add_to(total)
-            if not np.isfinite(total).all():
-                raise NonFiniteError(f"frame[{spec.name!r}]", "overflows when added to the model")
+            with np.errstate(over="ignore", invalid="ignore"):
+                decoded.add_to(total)
         else:
-            total = decoded.dense().astype(spec.dtype, copy=False)
+            with np.errstate(over="ignore"):
+                total = decoded.dense().astype(spec.dtype, copy=False)
+        if spec.is_float and not np.isfinite(total).all():
+            raise NonFiniteError(f"frame[{spec.name!r}]", f"overflows {spec.dtype} in the model")
         out[spec.name] = total.reshape(spec.shape)
     return out
 

@@ -36,16 +36,26 @@ class Pipeline(Codec):
         self.coder = coder_named(code) if isinstance(code, str) else code
         form = Form.TENSOR
         before = "a tensor"
-        for stage in self.stages:
+        for index, stage in enumerate(self.stages):
             if not form.feeds(stage.takes):
                 raise ConfigError(
                     f"{stage.name} cannot follow {before}: it takes {stage.takes.value}, "
                     f"and is given {form.value}"
                 )
+            if index and stage.takes is Form.TENSOR and stage.gives is Form.VALUES:
+                raise ConfigError(
+                    f"{stage.name} cannot follow {before}: what selects entries comes first"
+                )
             form, before = stage.gives, stage.name
         if form is not Form.LEVELS:
             raise ConfigError(
                 f"{self.coder.name} cannot follow {before}: it takes {Form.LEVELS.value}"
+            )
+        alphabet = self.stages[-1].alphabet
+        if alphabet > self.coder.largest:
+            raise ConfigError(
+                f"{self.coder.name} cannot follow {before}: it codes at most {self.coder.largest} "
+                f"different levels, and is given {alphabet}"
             )
 
     @property
@@ -61,6 +71,8 @@ class Pipeline(Codec):
     def encode(self, x: NDArray[Any], spec: TensorSpec, context: Context) -> bytes:
         """Return side information of each stage in order, then the coded symbols."""
         flat = encodable(x, spec)
+        if not (self.lossless or spec.is_float):
+            raise EncodeError(spec.name, f"{spec.dtype} is sent exactly; use 'none' or 'lossless'")
         signal: NDArray[Any] | Levels = flat if self.lossless else _single(flat, spec)
         body = Writer()
         for stage in self.stages:
@@ -73,6 +85,8 @@ class Pipeline(Codec):
     def decode(self, body: memoryview, spec: TensorSpec) -> Decoded:
         """Open the stages in order, decode the symbols, restore in reverse."""
         reader = Reader(body, f"frame[{spec.name!r}]")
+        if not (self.lossless or spec.is_float):
+            raise FormatError(reader.field, f"a lossy codec for a tensor of {spec.dtype}")
         count, alphabet = spec.size, 0
         opened = []
         for stage in self.stages:

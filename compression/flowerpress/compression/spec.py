@@ -118,7 +118,7 @@ class Manifest:
         """Refuse a manifest that came over the wire and asks for too much.
 
         Raises:
-            LimitError: too many tensors, dimensions or elements.
+            LimitError: too many tensors, dimensions or elements, or an extent that no array has.
         """
         if len(self.specs) > limits.max_tensors:
             raise LimitError(
@@ -129,6 +129,12 @@ class Manifest:
                 raise LimitError(
                     f"manifest[{spec.name!r}].shape",
                     f"more than {limits.max_dimensions} dimensions",
+                )
+            # Without its zeros: NumPy refuses empty arrays of impossible shapes too.
+            if math.prod(extent or 1 for extent in spec.shape) > limits.max_elements:
+                raise LimitError(
+                    f"manifest[{spec.name!r}].shape",
+                    f"more than {limits.max_elements} elements, or would be if it were not empty",
                 )
         if self.size > limits.max_elements:
             raise LimitError(

@@ -1,11 +1,19 @@
-"""Messages as bytes: envelopes of updates, records in Flower's messages, carriers of blobs."""
+"""Messages as bytes: envelopes of updates, records in Flower's messages, carriers of blobs.
+
+Names are imported when first used: whoever only reads updates (a gateway, an archive) needs
+protobuf and not Flower.
+"""
 
 from __future__ import annotations
 
-from flowerpress.protos.carrier import Carrier, MessageCarrier
-from flowerpress.protos.delivery import join, split
-from flowerpress.protos.envelope import Kind, Update, largest_blob, pack, unpack
-from flowerpress.protos.records import RECORD, Instruction, Receipt, Status
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from flowerpress.protos.carrier import Carrier, MessageCarrier
+    from flowerpress.protos.delivery import join, split
+    from flowerpress.protos.envelope import Kind, Update, largest_blob, pack, unpack
+    from flowerpress.protos.records import RECORD, Instruction, Receipt, Status
 
 __all__ = [
     "RECORD",
@@ -22,3 +30,19 @@ __all__ = [
     "split",
     "unpack",
 ]
+
+_MODULES = {
+    "carrier": ("Carrier", "MessageCarrier"),
+    "delivery": ("join", "split"),
+    "envelope": ("Kind", "Update", "largest_blob", "pack", "unpack"),
+    "records": ("RECORD", "Instruction", "Receipt", "Status"),
+}
+_HOME = {name: module for module, names in _MODULES.items() for name in names}
+
+
+if not TYPE_CHECKING:  # a checker must still refuse names that do not exist
+
+    def __getattr__(name: str) -> Any:
+        if name not in _HOME:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        return getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)

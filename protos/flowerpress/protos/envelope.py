@@ -4,8 +4,10 @@
 
 The checksum is BLAKE2b-64 over everything else, so one flipped bit anywhere is an error, whatever
 a codec's own format could notice. Sizes are checked against the receiver's manifest before the
-checksum, the checksum before anything is parsed, and every body is a view of the received bytes:
-what a sender writes never decides how much is allocated.
+checksum, the checksum before anything is parsed, and every body is a view of the received bytes.
+Parsing takes at most 28 times the header's size (empty submessages are the worst that protobuf
+has), and the header is capped by ``Limits``; so what a sender writes decides how much is allocated
+only where a receiver knows no tensors yet and takes the sender's, up to ``Limits.max_elements``.
 """
 
 from __future__ import annotations
@@ -170,7 +172,11 @@ def _update(
         if len(value) not in sizes:
             raise FormatError(name, f"{len(value)} bytes; a digest has {DIGEST_BYTES}")
 
-    sent = _manifest(header.manifest, limits) if header.HasField("manifest") else None
+    sent = None
+    if header.HasField("manifest"):
+        if manifest is not None and len(header.manifest.tensor) != len(manifest):
+            raise ManifestError("manifest", f"has not the {len(manifest)} tensors of the model")
+        sent = _manifest(header.manifest, limits)
     known = manifest or sent
     if known is None:
         raise ManifestError("manifest", "missing from an update for a receiver that has no model")

@@ -19,6 +19,7 @@ __all__ = ["RECORD", "Instruction", "Receipt", "Status"]
 
 RECORD = "flowerpress"
 PROTOCOL = 1
+IDENTITY_BYTES = 8
 
 T = TypeVar("T", int, str, bytes)
 
@@ -60,8 +61,8 @@ class Instruction:
             {
                 "protocol": PROTOCOL,
                 # Flower's integers are signed; 64-bit identities travel as bytes.
-                "run": self.run.to_bytes(8, "little"),
-                "client": self.client.to_bytes(8, "little"),
+                "run": self.run.to_bytes(IDENTITY_BYTES, "little"),
+                "client": self.client.to_bytes(IDENTITY_BYTES, "little"),
                 "round": self.round,
                 "version": self.version,
                 "held": self.held,
@@ -89,17 +90,17 @@ class Instruction:
                 "protocol", "the server speaks another version; upgrade the older side"
             )
         return cls(
-            run=int.from_bytes(_field(record, "run", bytes), "little"),
-            client=int.from_bytes(_field(record, "client", bytes), "little"),
-            round=_field(record, "round", int),
-            version=_field(record, "version", int),
-            held=_field(record, "held", int),
+            run=_identity(record, "run"),
+            client=_identity(record, "client"),
+            round=_count(record, "round"),
+            version=_count(record, "version"),
+            held=_count(record, "held"),
             digest=_field(record, "digest", bytes),
-            watermark=_field(record, "watermark", int),
+            watermark=_count(record, "watermark"),
             arrays=_field(record, "arrays", str),
             uplink=_field(record, "uplink", str),
             carrier=_field(record, "carrier", str),
-            seed=_field(record, "seed", int),
+            seed=_count(record, "seed"),
         )
 
 
@@ -143,7 +144,7 @@ class Receipt:
             raise FormatError("receipt.status", f"unknown status {status[:32]!r}")
         return cls(
             status=Status(status),
-            version=_field(record, "version", int),
+            version=_count(record, "version"),
             digest=_field(record, "digest", bytes),
             error=_field(record, "error", str)[:MAX_TEXT],
             field=_field(record, "field", str)[:MAX_TEXT],
@@ -153,6 +154,20 @@ class Receipt:
 
 # What a client says of its own error is shown to people; it need not be longer than this.
 MAX_TEXT = 500
+
+
+def _identity(record: ConfigRecord, name: str) -> int:
+    value = _field(record, name, bytes)
+    if len(value) != IDENTITY_BYTES:
+        raise FormatError(name, f"{len(value)} bytes; an identity has {IDENTITY_BYTES}")
+    return int.from_bytes(value, "little")
+
+
+def _count(record: ConfigRecord, name: str) -> int:
+    value = _field(record, name, int)
+    if value < 0:
+        raise FormatError(name, f"{value} is negative")
+    return value
 
 
 def _field(record: ConfigRecord, name: str, kind: type[T]) -> T:

@@ -34,6 +34,7 @@ class Background(Coder):
 
     tag = 7
     name = "background"
+    largest = _LARGEST
 
     def _encode(self, values: Symbols, alphabet: int) -> bytes:
         if alphabet > _LARGEST:

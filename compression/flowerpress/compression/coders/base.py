@@ -76,6 +76,7 @@ class Coder(ABC):
 
     tag: ClassVar[int]
     name: ClassVar[str]
+    largest: ClassVar[int] = LARGEST_ALPHABET  # the most symbols that an alphabet may have
 
     @property
     def field(self) -> str:

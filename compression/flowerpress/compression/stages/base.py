@@ -72,6 +72,11 @@ class Stage(ABC):
     lossless: ClassVar[bool] = False
     biased: ClassVar[bool] = True
 
+    @property
+    def alphabet(self) -> int:
+        """The most different levels that the stage gives; 0 where it gives no levels."""
+        return 0
+
     @abstractmethod
     def encode(
         self, x: NDArray[Any], spec: TensorSpec, context: Context, side: Writer
@@ -97,6 +102,9 @@ class Stage(ABC):
     @classmethod
     def read_params(cls, reader: Reader) -> Stage:
         """Return the stage with the parameters that ``write_params`` wrote.
+
+        What a decoder need not know is not written, and the stage that is read may be unable to
+        encode.
 
         Raises:
             WireError: parameters that no encoder writes.

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flowerpress.compression.codec import Context
-from flowerpress.compression.errors import ConfigError, FormatError, NonFiniteError
+from flowerpress.compression.errors import ConfigError, EncodeError, FormatError, NonFiniteError
 from flowerpress.compression.spec import TensorSpec
 from flowerpress.compression.stages.base import Form, Levels, Opened, Stage
 from flowerpress.compression.wire import Reader, Writer
@@ -16,11 +16,13 @@ from flowerpress.compression.wire import Reader, Writer
 __all__ = ["Codebook", "lloyd"]
 
 ROUNDS = 100
+LARGEST = 256
 
 
 class Codebook(Stage):
     """One-dimensional k-means of a tensor's values (Han et al., ICLR 2016, section 3).
 
+    ``clusters`` is None in a stage that was read from bytes: it decodes and does not encode.
     Side information: the number of centroids minus one, then the centroids, ascending, float32.
     """
 
@@ -29,19 +31,28 @@ class Codebook(Stage):
     takes = Form.VALUES
     gives = Form.LEVELS
 
-    def __init__(self, clusters: int = 3) -> None:
-        if not 1 <= clusters <= 256:
-            raise ConfigError(f"clusters is {clusters}; it must be from 1 to 256")
+    def __init__(self, clusters: int | None = 3) -> None:
+        if clusters is not None and not 1 <= clusters <= LARGEST:
+            raise ConfigError(f"clusters is {clusters}; it must be from 1 to {LARGEST}")
         self.clusters = clusters
+
+    @property
+    def alphabet(self) -> int:
+        """One for each cluster."""
+        return self.clusters or LARGEST
 
     def encode(
         self, x: NDArray[Any], spec: TensorSpec, context: Context, side: Writer
     ) -> NDArray[Any] | Levels:
         """Return the index of the nearest centroid of each value."""
+        if self.clusters is None:
+            raise EncodeError(spec.name, "a codebook read from bytes cannot encode")
         centroids = lloyd(x, self.clusters)
         side.u8(centroids.size - 1)
         side.raw(centroids.astype("<f4").tobytes())
-        middles = (centroids[1:] + centroids[:-1]) / 2
+        # In double precision: half the sum of two neighbours is then exact, or rounds above floats.
+        wide = centroids.astype(np.float64)
+        middles = (wide[1:] + wide[:-1]) / 2
         return Levels(np.searchsorted(middles, x).astype(np.uint8), centroids.size)
 
     def open(self, count: int, spec: TensorSpec, side: Reader) -> Opened:
@@ -50,13 +61,18 @@ class Codebook(Stage):
         centroids = np.frombuffer(side.take(4 * size), "<f4").astype(np.float32)
         if not np.isfinite(centroids).all():
             raise NonFiniteError(f"{side.field}.centroids", "NaN or infinity")
-        if (np.diff(centroids) <= 0).any():
+        if (centroids[1:] <= centroids[:-1]).any():
             raise FormatError(f"{side.field}.centroids", "not ascending")
         return Opened(count, size, lambda levels: centroids[levels])
 
+    @classmethod
+    def read_params(cls, reader: Reader) -> Codebook:
+        """Read nothing: the centroids tell."""
+        return cls(None)
+
     def describe(self) -> str:
         """Return the name and the number of clusters."""
-        return f"{self.clusters}-means"
+        return "k-means" if self.clusters is None else f"{self.clusters}-means"
 
 
 def lloyd(x: NDArray[Any], clusters: int) -> NDArray[np.float32]:

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flowerpress.compression.codec import Context
+from flowerpress.compression.errors import EncodeError, FormatError
 from flowerpress.compression.spec import TensorSpec
 from flowerpress.compression.stages.base import Form, Levels, Opened, Stage
 from flowerpress.compression.wire import Reader, Writer
@@ -32,11 +33,21 @@ class Exact(Stage):
     def __init__(self, planes: bool = False) -> None:
         self.planes = planes
 
+    @property
+    def alphabet(self) -> int:
+        """All bytes."""
+        return 256
+
     def encode(
         self, x: NDArray[Any], spec: TensorSpec, context: Context, side: Writer
     ) -> NDArray[Any] | Levels:
         """Return the bytes of ``x`` as levels over an alphabet of 256."""
-        octets = x.astype(_little(spec), copy=False).view(np.uint8)
+        with np.errstate(over="ignore"):
+            own = x.astype(_little(spec), copy=False)
+        # A difference may be wider than its tensor: float32 for a float16 one.
+        if own is not x and spec.is_float and not np.isfinite(own).all():
+            raise EncodeError(spec.name, f"a value does not fit {spec.dtype}")
+        octets = own.view(np.uint8)
         if self.planes:
             octets = octets.reshape(x.size, -1).T.reshape(-1)
         return Levels(octets, 256)
@@ -60,7 +71,10 @@ class Exact(Stage):
     @classmethod
     def read_params(cls, reader: Reader) -> Exact:
         """Read whether bytes are grouped."""
-        return cls(planes=reader.u8() != 0)
+        planes = reader.u8()
+        if planes > 1:
+            raise FormatError(f"{reader.field}.exact", f"{planes} is neither 0 nor 1")
+        return cls(planes=planes == 1)
 
     def describe(self) -> str:
         """Return the name, and whether bytes are grouped."""

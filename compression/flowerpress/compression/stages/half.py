@@ -29,6 +29,11 @@ class Half(Stage):
     takes = Form.VALUES
     gives = Form.LEVELS
 
+    @property
+    def alphabet(self) -> int:
+        """All patterns of 16 bits."""
+        return 1 << 16
+
     def encode(
         self, x: NDArray[Any], spec: TensorSpec, context: Context, side: Writer
     ) -> NDArray[Any] | Levels:

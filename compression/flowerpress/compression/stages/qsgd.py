@@ -45,22 +45,29 @@ class Qsgd(Stage):
         self.bucket = bucket
         self.norm = norm
 
+    @property
+    def alphabet(self) -> int:
+        """Zero and ``levels`` steps to either side."""
+        return 2 * self.levels + 1
+
     def encode(
         self, x: NDArray[Any], spec: TensorSpec, context: Context, side: Writer
     ) -> NDArray[Any] | Levels:
         """Return signed levels plus ``levels``, over an alphabet of ``2 * levels + 1``."""
         if context.rng is None:
             raise EncodeError(spec.name, "qsgd is stochastic and was given no generator")
-        padded = np.zeros(self._buckets(x.size) * self.bucket, np.float64)
+        bucket = min(self.bucket, max(x.size, 1))
+        padded = np.zeros(self._buckets(x.size) * bucket, np.float64)
         padded[: x.size] = x
-        rows = padded.reshape(-1, self.bucket)
+        rows = padded.reshape(-1, bucket)
         norms = (
             np.abs(rows).max(axis=1, initial=0.0)
             if self.norm == "max"
             else np.sqrt((rows * rows).sum(axis=1))
         )
-        steps = (norms / self.levels).astype("<f4")
-        if not np.isfinite(steps * np.float32(self.levels)).all():
+        with np.errstate(over="ignore"):
+            steps = (norms / self.levels).astype("<f4")
+        if not self._fit(steps):
             raise EncodeError(spec.name, "a bucket's norm does not fit a float32")
         side.raw(steps.tobytes())
         # Rounding relative to the step as the decoder has it keeps the expectation exact.
@@ -76,7 +83,7 @@ class Qsgd(Stage):
     def open(self, count: int, spec: TensorSpec, side: Reader) -> Opened:
         """Read one step per bucket."""
         steps = np.frombuffer(side.take(4 * self._buckets(count)), "<f4")
-        if not np.isfinite(steps * np.float32(self.levels)).all():
+        if not self._fit(steps):
             raise NonFiniteError(
                 f"{side.field}.steps", "NaN, infinity, or too large for its levels"
             )
@@ -85,7 +92,11 @@ class Qsgd(Stage):
 
         def restore(levels: NDArray[Any]) -> NDArray[Any]:
             values = levels.astype(np.float32) - np.float32(self.levels)
-            values *= np.repeat(steps, self.bucket)[:count]
+            # Not np.repeat: the sender names the bucket, which may be much larger than the tensor.
+            whole = count - count % self.bucket
+            rows = values[:whole].reshape(whole // self.bucket, self.bucket)
+            rows *= steps[: len(rows), None]
+            values[whole:] *= steps[-1:]
             return values
 
         return Opened(count, 2 * self.levels + 1, restore)
@@ -106,6 +117,10 @@ class Qsgd(Stage):
     def describe(self) -> str:
         """Return the name, levels and bucket size."""
         return f"qsgd {self.levels} levels, buckets of {self.bucket}"
+
+    def _fit(self, steps: NDArray[Any]) -> bool:
+        with np.errstate(over="ignore", invalid="ignore"):
+            return bool(np.isfinite(steps * np.float32(self.levels)).all())
 
     def _buckets(self, count: int) -> int:
         return -(-count // self.bucket)

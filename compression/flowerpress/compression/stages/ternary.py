@@ -30,12 +30,17 @@ class Ternary(Stage):
     takes = Form.VALUES
     gives = Form.LEVELS
 
+    @property
+    def alphabet(self) -> int:
+        """Two signs."""
+        return 2
+
     def encode(
         self, x: NDArray[Any], spec: TensorSpec, context: Context, side: Writer
     ) -> NDArray[Any] | Levels:
         """Return 1 for negative values, else 0."""
         side.f32(float(np.abs(x).mean(dtype=np.float64)) if x.size else 0.0)
-        return Levels(np.signbit(x).astype(np.uint8), 2)
+        return Levels((x < 0).astype(np.uint8), 2)
 
     def open(self, count: int, spec: TensorSpec, side: Reader) -> Opened:
         """Read the magnitude."""

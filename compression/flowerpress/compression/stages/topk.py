@@ -8,8 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flowerpress.compression.codec import Context
+from flowerpress.compression.coders.base import LARGEST_ALPHABET
 from flowerpress.compression.decoded import Sparse
-from flowerpress.compression.errors import ConfigError, FormatError, UnknownNameError
+from flowerpress.compression.errors import ConfigError, EncodeError, FormatError, UnknownNameError
 from flowerpress.compression.kernels.select import largest
 from flowerpress.compression.positions import PositionMode, decode_positions, encode_positions
 from flowerpress.compression.spec import TensorSpec
@@ -23,7 +24,8 @@ class TopK(Stage):
     """Exactly ``k = max(1, round(density * n))`` entries of largest magnitude, ties by index.
 
     Side information: k and the positions (gap coded, or what is smaller; ``positions`` may name
-    one mode). Source: Aji and Heafield, EMNLP 2017, section 3, with exact k per tensor. Biased:
+    one mode). ``density`` is None in a stage that was read from bytes: it decodes and does not
+    encode. Source: Aji and Heafield, EMNLP 2017, section 3, with exact k per tensor. Biased:
     needs error feedback (Stich et al., NeurIPS 2018).
     """
 
@@ -32,8 +34,8 @@ class TopK(Stage):
     takes = Form.TENSOR
     gives = Form.VALUES
 
-    def __init__(self, density: float = 0.01, positions: str = "smallest") -> None:
-        if not 0 < density <= 1:
+    def __init__(self, density: float | None = 0.01, positions: str = "smallest") -> None:
+        if density is not None and not 0 < density <= 1:
             raise ConfigError(f"density is {density}; it must be above 0 and at most 1")
         if positions not in get_args(PositionMode):
             raise UnknownNameError("position mode", positions, get_args(PositionMode))
@@ -44,6 +46,10 @@ class TopK(Stage):
         self, x: NDArray[Any], spec: TensorSpec, context: Context, side: Writer
     ) -> NDArray[Any] | Levels:
         """Return the kept values in order of their positions."""
+        if self.density is None:
+            raise EncodeError(spec.name, "a top-k stage read from bytes cannot encode")
+        if x.size > LARGEST_ALPHABET:
+            raise EncodeError(spec.name, "more than 2**32 elements; send it with 'int8'")
         where = largest(x, kept(x.size, self.density))
         side.varint(where.size)
         side.blob(encode_positions(where, x.size, self.positions))
@@ -52,6 +58,8 @@ class TopK(Stage):
     def open(self, count: int, spec: TensorSpec, side: Reader) -> Opened:
         """Read k and the positions."""
         k = side.varint()
+        if count > LARGEST_ALPHABET:
+            raise FormatError(f"{side.field}.positions", "of a tensor of more than 2**32 elements")
         if k > count:
             raise FormatError(f"{side.field}.k", f"{k} entries kept of {count}")
         where = decode_positions(Reader(side.blob(), f"{side.field}.positions"), k, count)
@@ -59,9 +67,14 @@ class TopK(Stage):
             k, 0, lambda values: Sparse(where, values.astype(np.float32, copy=False), count)
         )
 
+    @classmethod
+    def read_params(cls, reader: Reader) -> TopK:
+        """Read nothing: a decoder needs no density."""
+        return cls(None)
+
     def describe(self) -> str:
         """Return the name and the density in percent."""
-        return f"top-k {100 * self.density:g}%"
+        return "top-k" if self.density is None else f"top-k {100 * self.density:g}%"
 
 
 def kept(n: int, density: float) -> int:
