@@ -49,7 +49,7 @@ def make_app(mods: list[Mod]) -> ClientApp:
         goal = target(partition)
         arrays = {k: v.numpy() for k, v in message.content.array_records["arrays"].items()}
         stepped = {k: v + np.float32(0.2) * (goal[k] - v) for k, v in arrays.items()}
-        loss = float(sum(((goal[k] - v) ** 2).sum() for k, v in arrays.items()))
+        loss = float(sum(((goal[k] - v.astype("f8")) ** 2).sum() for k, v in arrays.items()))
         content = RecordDict(
             {
                 "arrays": ArrayRecord({k: Array(v) for k, v in stepped.items()}),
@@ -62,7 +62,7 @@ def make_app(mods: list[Mod]) -> ClientApp:
     def evaluate(message: Message, context: Context) -> Message:
         goal = target(int(context.node_config["partition-id"]))
         arrays = {k: v.numpy() for k, v in message.content.array_records["arrays"].items()}
-        loss = float(sum(((goal[k] - v) ** 2).sum() for k, v in arrays.items()))
+        loss = float(sum(((goal[k] - v.astype("f8")) ** 2).sum() for k, v in arrays.items()))
         metrics = MetricRecord({"num-examples": 10, "loss": loss})
         return Message(RecordDict({"metrics": metrics}), reply_to=message)
 

@@ -14,7 +14,7 @@ from flwr.serverapp.strategy import FedAvg, FedMedian, Krum, Result, Strategy
 from numpy.typing import NDArray
 
 from flowerpress.client import press
-from flowerpress.compression import Frame, Manifest, preset
+from flowerpress.compression import Frame, Manifest, encode_frames, preset
 from flowerpress.protos import MessageCarrier, Update, pack, unpack
 from flowerpress.server import Pressed
 
@@ -134,6 +134,11 @@ ATTACKS: dict[str, tuple[Tamper, str, str]] = {
         "FormatError",
         "metrics['num-examples']",
     ),
+    "overflowing count": (
+        with_metrics(**{"num-examples": 1e308}),
+        "FormatError",
+        "metrics['num-examples']",
+    ),
     "no metrics": (without("metrics"), "FormatError", "metrics"),
     "no receipt": (without("flowerpress"), "FormatError", "receipt"),
     "odd receipt": (other_receipt, "FormatError", "receipt.status"),
@@ -249,6 +254,37 @@ def test_strategies_that_see_every_model_see_no_broken_one(
     result = start(strategy, [attacker(on_update(with_nan)), press()], rounds=2)
     assert [r.error for r in strategy.rejections] == ["NonFiniteError"]
     assert all(np.isfinite(array).all() for array in arrays_of(result).values())
+
+
+def renamed(reply: Message) -> None:
+    reply.content["mine"] = reply.content.array_records["arrays"]
+    del reply.content["arrays"]
+
+
+@pytest.mark.parametrize("tamper", [renamed, two_records])
+@pytest.mark.parametrize("make", [FedAvg, FedMedian])
+def test_other_records_than_most_clients_have_do_not_end_the_run(
+    make: Callable[[], Strategy], tamper: Tamper, start: Start
+) -> None:
+    strategy = Pressed(make(), uplink="int8", seed=0)
+    result = start(strategy, [attacker(tamper), press()], rounds=2)
+    assert sorted(result.arrays) == sorted(model())
+    assert all(np.isfinite(array).all() for array in arrays_of(result).values())
+
+
+def test_updates_that_overflow_leave_the_model_as_it_was(start: Start, first_model: Arrays) -> None:
+    def huge(update: Update) -> Update:
+        manifest = Manifest.of(model())
+        values = {k: np.full_like(v, 3e38) for k, v in model().items()}
+        frames, _ = encode_frames(manifest, preset("none").plan(manifest), values, None)
+        return replace(update, frames=frames)
+
+    heavy = with_metrics(**{"num-examples": 1e15})
+    mods = [attacker(heavy), attacker(on_update(huge)), press()]
+    shifted = {k: v + np.float32(1e38) for k, v in first_model.items()}
+    strategy = Pressed(FedAvg(fraction_evaluate=0.0), uplink="int8", first="none", seed=0)
+    result = start(strategy, mods, rounds=1, arrays=shifted)
+    assert not result.arrays
 
 
 def test_a_client_with_other_metrics_does_not_end_the_run(start: Start) -> None:

@@ -21,6 +21,10 @@ from flowerpress.protos import Carrier, Kind, Update, largest_blob, unpack
 __all__ = ["ClientRefusedError", "Intake", "Received", "Rejection", "weight_of"]
 
 
+# Beyond any number of examples, and small enough that no sum of products overflows.
+LARGEST_WEIGHT = 1e15
+
+
 class ClientRefusedError(WireError):
     """The client answered with an error of its own; ``name`` is that error's class name."""
 
@@ -124,6 +128,8 @@ def weight_of(reply: Message, key: str | None) -> float:
     if key is None:
         return 1.0
     weight = records[0].get(key)
-    if not isinstance(weight, int | float) or weight <= 0:
-        raise FormatError(f"metrics[{key!r}]", f"{weight!r} is no positive number")
+    if not isinstance(weight, int | float) or not 0 < weight <= LARGEST_WEIGHT:
+        raise FormatError(
+            f"metrics[{key!r}]", f"{weight!r} is no number above 0 and up to {LARGEST_WEIGHT:g}"
+        )
     return float(weight)

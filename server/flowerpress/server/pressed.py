@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from logging import INFO, WARNING
 from typing import Any
 
+import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import (
@@ -44,6 +45,10 @@ __all__ = ["Pressed"]
 _MEAN_IS_ENOUGH = tuple(
     strategy.aggregate_train for strategy in (FedAvg, FedAvgM, FedAdagrad, FedAdam, FedYogi)
 )
+
+
+# Of what a client says of its own failure; it is shown in reports.
+LONGEST_REASON = 500
 
 
 @dataclass
@@ -173,18 +178,18 @@ class Pressed(Strategy):
                 errors.append(reply)
                 continue
             try:
-                update, weight, key = self._receive(reply, weight_key)
+                update, weight = self._receive(reply, weight_key)
             except WireError as error:
                 self._reject(reply, error)
                 continue
-            reply.content = _without(reply.content, key)
+            reply.content = _without_arrays(reply.content)
             if aggregator:
                 aggregator.accumulate(update, weight)
             else:
                 broadcast = self._broadcast
                 # A change counts from the server's model: what the downlink lost is not lost.
                 model = as_model(update, broadcast.manifest, self._round.model, broadcast.held)
-                reply.content[key] = _record(model)
+                reply.content[self._round.key] = _record(model)
             accepted.append(reply)
         self._note_silent()
         log(
@@ -200,7 +205,11 @@ class Pressed(Strategy):
             return self.inner.aggregate_train(server_round, [*accepted, *errors])
         contents = [reply.content for reply in accepted]
         metrics = self.inner.train_metrics_aggr_fn(contents, weight_key)  # type: ignore[attr-defined]
-        mean = _one_reply(accepted, self._round.key, aggregator.result(), weight_key)
+        model = aggregator.result()
+        if not all(np.isfinite(array).all() for array in model.values()):
+            log(WARNING, "flowerpress: the mean of the updates overflows; the model stays as it is")
+            return None, metrics
+        mean = _one_reply(accepted, self._round.key, model, weight_key)
         arrays, _ = self.inner.aggregate_train(server_round, [mean, *errors])
         return arrays, metrics
 
@@ -220,7 +229,7 @@ class Pressed(Strategy):
             except WireError as error:
                 self._reject(reply, error)
                 continue
-            reply.content = _without(reply.content)
+            reply.content = _without_arrays(reply.content)
             accepted.append(reply)
         self._note_silent()
         accepted = self._alike(accepted, drop=True)
@@ -304,15 +313,15 @@ class Pressed(Strategy):
             else:
                 if reply.has_error():
                     reason = (reply.error.reason or "no reason given").strip()
-                    self._note(node, "ClientAppError", "", reason)
+                    self._note(node, "ClientAppError", "", reason[:LONGEST_REASON])
                 yield reply
         if again and self._grid is not None:
             for reply in self._grid.send_and_receive(again, timeout=self._timeout):
                 self._round.messages.pop(reply.metadata.src_node_id, None)
                 yield reply
 
-    def _receive(self, reply: Message, weight_key: str | None) -> tuple[Received, float, str]:
-        """Return the decoded update of a reply, its weight, and the record name that its app uses.
+    def _receive(self, reply: Message, weight_key: str | None) -> tuple[Received, float]:
+        """Return the decoded update of a reply and its weight.
 
         Whatever was sent is metered, also if it does not count in the end.
         """
@@ -331,7 +340,7 @@ class Pressed(Strategy):
         meter.attribute(
             {broadcast.manifest.specs[f.tensor].name: len(f.body) for f in update.frames}
         )
-        return received, weight, key
+        return received, weight
 
     def _check_receipt(self, reply: Message) -> None:
         """Note the version that the client holds; raise what it says went wrong."""
@@ -404,9 +413,11 @@ def _lost_its_model(reply: Message) -> bool:
         return False
 
 
-def _without(content: RecordDict, blob: str | None = None) -> RecordDict:
-    """Return the app's own records: no receipt, and no blob under the name ``blob``."""
-    return RecordDict({k: v for k, v in content.items() if k not in (RECORD, blob)})
+def _without_arrays(content: RecordDict) -> RecordDict:
+    """Return the app's own records but for arrays, which only a decoded update may bring in."""
+    return RecordDict(
+        {k: v for k, v in content.items() if k != RECORD and not isinstance(v, ArrayRecord)}
+    )
 
 
 def _metric_names(reply: Message) -> tuple[Any, ...]:
