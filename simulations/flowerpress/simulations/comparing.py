@@ -11,6 +11,7 @@ from typing import Any
 from flowerpress.compression.errors import FlowerpressError
 from flowerpress.simulations.config import SimulationConfig
 from flowerpress.simulations.engines import run
+from flowerpress.simulations.quiet import hush_flower
 from flowerpress.simulations.record import RoundRecord
 from flowerpress.simulations.report import write_report
 
@@ -22,6 +23,7 @@ def main() -> None:
     # Whatever else prints must not get between the lines that the parent reads.
     channel = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
+    hush_flower()
 
     def say(**what: Any) -> None:
         channel.write(json.dumps(what) + "\n")
@@ -34,6 +36,8 @@ def main() -> None:
         try:
             folder = run(SimulationConfig.from_json(line), show)
             write_report(folder)
+        except BrokenPipeError:
+            return  # the parent is gone: nobody waits for the rest
         except FlowerpressError as error:
             say(error=str(error))
         except Exception as error:  # noqa: BLE001 - the parent goes on with the other runs

@@ -16,9 +16,29 @@ from flowerpress.compression.errors import ConfigError
 from flowerpress.simulations.config import SimulationConfig
 from flowerpress.simulations.engines.errors import EngineError, StoppedError
 from flowerpress.simulations.live import LiveCompare
-from flowerpress.simulations.record import RoundRecord, Run, discard, is_finished, read_run
+from flowerpress.simulations.record import (
+    ROUNDS,
+    RoundRecord,
+    Run,
+    discard,
+    is_finished,
+    read_run,
+)
 
-__all__ = ["Planned", "plan_comparison", "run_comparison", "runs_in"]
+__all__ = ["ComparisonStoppedError", "Planned", "plan_comparison", "run_comparison", "runs_in"]
+
+ORDER = "comparison.json"
+"""Names the runs of a comparison, the reference first: a folder's listing has no such order."""
+
+
+class ComparisonStoppedError(StoppedError):
+    """The user stopped a comparison (Ctrl-C). ``folder`` has the runs finished by then."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self.args = (
+            f"stopped; finished runs are kept in {folder}, the same command makes the others",
+        )
 
 
 @dataclass(frozen=True)
@@ -68,20 +88,27 @@ def run_comparison(
     """Run what is not finished yet, ``workers`` runs at a time, and return all runs in order.
 
     Raises:
-        ConfigError: a folder holds a finished run of another configuration.
+        ConfigError: task, data or partition cannot be used, or a folder holds a finished run of
+            another configuration. Nothing was started or removed then.
         EngineError: a run failed; the others were finished first.
-        StoppedError: Ctrl-C; finished runs are kept.
+        ComparisonStoppedError: Ctrl-C; finished runs are kept.
     """
-    todo: queue.SimpleQueue[Planned] = queue.SimpleQueue()
-    waiting = 0
-    for run in planned:
-        if overwrite:
+    from flowerpress.simulations.loaded import load
+
+    # Here rather than once in each run: what is wrong with one would be wrong with all of them.
+    resolved = load(planned[0].config).config
+    kept = [] if overwrite else [run for run in planned if is_finished(run.folder)]
+    for run in kept:
+        _check_same(run, resolved)
+    if overwrite:
+        for run in planned:
             discard(run.folder)
-        if is_finished(run.folder):
-            _check_same(run)
-        else:
-            todo.put(run)
-            waiting += 1
+    root = planned[0].folder.parent.parent
+    _write_order(root, planned)
+    todo: queue.SimpleQueue[Planned] = queue.SimpleQueue()
+    waiting = [run for run in planned if run not in kept]
+    for run in waiting:
+        todo.put(run)
     live = LiveCompare(
         planned[0].config.task,
         [(run.label, run.config.seed) for run in planned],
@@ -89,18 +116,16 @@ def run_comparison(
     )
     failures: list[str] = []
     with live:
-        for run in planned:
-            if is_finished(run.folder):
-                for record in read_run(run.folder).records:
-                    live.update(run.label, run.config.seed, record)
-        pool = [_Worker(todo, live, failures) for _ in range(min(workers, waiting))]
+        for run in kept:
+            live.keep(run.label, run.config.seed, read_run(run.folder).records)
+        pool = [_Worker(todo, live, failures) for _ in range(min(workers, len(waiting)))]
         try:
             for worker in pool:
                 worker.start()
             for worker in pool:
                 worker.join()
         except KeyboardInterrupt:
-            raise StoppedError(planned[0].folder.parent.parent) from None
+            raise ComparisonStoppedError(root) from None
         finally:
             for worker in pool:
                 worker.stop()
@@ -110,15 +135,48 @@ def run_comparison(
 
 
 def runs_in(folder: Path) -> list[Run]:
-    """Return the runs of a comparison's folder, the reference first if it is called ``none``.
+    """Return the runs of a comparison's folder, in the order and by the names it was made with.
 
     Raises:
         ConfigError: there are none.
     """
-    runs = [read_run(path.parent) for path in sorted(folder.glob("*/seed-*/rounds.jsonl"))]
+    runs: list[Run] = []
+    listed = set()
+    for name, label in _read_order(folder):
+        listed.add(folder / name)
+        if (folder / name / ROUNDS).is_file():
+            runs.append(read_run(folder / name, label))
+    # Runs that were put there by other means follow.
+    for path in sorted(folder.glob(f"*/seed-*/{ROUNDS}")):
+        if path.parent not in listed:
+            runs.append(read_run(path.parent))
     if not runs:
         raise ConfigError(f"{folder}: holds neither a run nor a comparison of runs")
-    return sorted(runs, key=lambda run: run.label != "none")
+    return runs
+
+
+def _write_order(folder: Path, planned: Sequence[Planned]) -> None:
+    runs = [[run.folder.relative_to(folder).as_posix(), run.label] for run in planned]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / ORDER).write_text(json.dumps({"format": 1, "runs": runs}, indent=1) + "\n")
+    except OSError as error:
+        raise ConfigError(f"{folder}: cannot write a comparison there: {error}") from error
+
+
+def _read_order(folder: Path) -> list[tuple[str, str]]:
+    """Return (folder, label) of every planned run; nothing where there is no such file."""
+    path = folder / ORDER
+    if not path.is_file():
+        return []
+    try:
+        runs = json.loads(path.read_bytes())["runs"]
+        pairs = [(str(name), str(label)) for name, label in runs]
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise ConfigError(f"{path}: cannot be read ({error}); remove it and try again") from error
+    if any(Path(name).is_absolute() or ".." in Path(name).parts for name, _ in pairs):
+        raise ConfigError(f"{path}: names a folder outside the comparison")
+    return pairs
 
 
 class _Worker(threading.Thread):
@@ -132,40 +190,59 @@ class _Worker(threading.Thread):
         self._live = live
         self._failures = failures
         self._process: subprocess.Popen[str] | None = None
+        self._stopped = False
+        self._lock = threading.Lock()
 
     def run(self) -> None:
         """Work until nothing is left to do."""
-        while True:
+        while not self._stopped:
             try:
                 planned = self._todo.get_nowait()
             except queue.Empty:
                 break
             error = self._one(planned)
-            if error:
+            if error and not self._stopped:
                 self._failures.append(f"{planned.label} seed {planned.config.seed}: {error}")
                 self._live.fail(planned.label, planned.config.seed, error)
         self.stop()
 
     def stop(self) -> None:
-        """End the process; a run under way is left unfinished."""
-        if self._process is not None:
-            self._process.kill()
-            self._process.wait()
+        """End the process and start no other; a run under way is left unfinished."""
+        with self._lock:
+            self._stopped = True
+            if self._process is not None:
+                self._process.kill()
+                self._process.wait()
+
+    def _started(self) -> subprocess.Popen[str] | None:
+        """Return the process, a new one if need be; None once stopped."""
+        with self._lock:
+            if self._stopped:
+                return None
+            if self._process is None or self._process.poll() is not None:
+                # -P: a file in the current folder must not hide a module of the same name.
+                # A session of its own: Ctrl-C is for the parent, which stops it in good order.
+                self._process = subprocess.Popen(
+                    [sys.executable, "-P", "-m", "flowerpress.simulations.comparing"],
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    text=True,
+                    start_new_session=True,
+                )
+            return self._process
 
     def _one(self, planned: Planned) -> str | None:
         """Run to the end; return what went wrong, if anything did."""
-        process = self._process
-        if process is None or process.poll() is not None:
-            process = self._process = subprocess.Popen(
-                [sys.executable, "-m", "flowerpress.simulations.comparing"],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                text=True,
-            )
+        process = self._started()
+        if process is None:
+            return None
         assert process.stdin is not None
         assert process.stdout is not None
-        process.stdin.write(planned.config.to_json().replace("\n", " ") + "\n")
-        process.stdin.flush()
+        try:
+            process.stdin.write(planned.config.to_json() + "\n")
+            process.stdin.flush()
+        except OSError:  # it is dead already, and what it wrote tells nothing more
+            return f"its process ended with status {process.wait()}"
         for line in process.stdout:
             said = json.loads(line)
             if "error" in said:
@@ -177,12 +254,22 @@ class _Worker(threading.Thread):
         return f"its process ended with status {process.wait()}"
 
 
-def _check_same(planned: Planned) -> None:
-    """Refuse to take a finished run of another configuration for this one."""
+def _check_same(planned: Planned, resolved: SimulationConfig) -> None:
+    """Refuse to take a finished run of another configuration for this one.
+
+    ``resolved`` is the configuration of one of the runs with the task's own values filled in,
+    which are the same for all of them.
+    """
     before = read_run(planned.folder).config
-    now = json.loads(planned.config.to_json())
-    free = {"out", "data", "workers", "engine"}
-    changed = [k for k in now if k not in free and k in before and before[k] != now[k]]
+    up, down = planned.config.uplink, planned.config.downlink
+    change = {
+        "clients": resolved.clients,
+        "partition": resolved.partition,
+        "downlink": up if down == "same" else down,
+    }
+    now = json.loads(planned.config.model_copy(update=change).to_json())
+    free = {"out", "data", "workers", "threads", "engine"}
+    changed = [key for key in now if key not in free and before.get(key) != now[key]]
     if changed:
         raise ConfigError(
             f"{planned.folder}: holds a run with another {', '.join(sorted(changed))}; "

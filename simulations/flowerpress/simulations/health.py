@@ -8,7 +8,7 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import Enum
 from importlib.metadata import PackageNotFoundError, requires, version
@@ -41,15 +41,24 @@ def checks(*, quick: bool = False) -> Iterator[Check]:
     """Run the checks one after the other; ``quick`` leaves out those that take seconds."""
     yield _python()
     yield from _packages()
-    yield _engine("ray", "ray", "the ray engine")
-    yield _engine("matplotlib", "matplotlib", "pictures and reports")
-    yield _engine("scikit-learn", "sklearn", "the embedded data set, digits")
+    yield _extra("ray", "ray", "the ray engine")
+    yield _extra("matplotlib", "matplotlib", "pictures and reports")
+    yield _extra("scikit-learn", "sklearn", "the embedded data set, digits")
     yield from _data()
     yield _disk()
-    yield _kernel_cache()
+    yield from _tried("kernel cache", _kernel_cache)
     if not quick:
-        yield _kernels()
-        yield _threads()
+        yield from _tried("codecs", _kernels)
+        yield from _tried("cores", _threads)
+
+
+def _tried(subject: str, check: Callable[[], Check]) -> Iterator[Check]:
+    """Whatever a broken installation raises is a finding, not the end of the checks."""
+    try:
+        yield check()
+    except Exception as error:  # noqa: BLE001
+        finding = f"{type(error).__name__}: {error}; reinstall: {INSTALL}"
+        yield Check(Status.FAILED, subject, finding)
 
 
 def _python() -> Check:
@@ -59,7 +68,12 @@ def _python() -> Check:
 def _packages() -> Iterator[Check]:
     from packaging.requirements import Requirement
 
-    for line in requires("flowerpress") or []:
+    try:
+        wanted_here = requires("flowerpress") or []
+    except PackageNotFoundError:
+        yield Check(Status.FAILED, "flowerpress", f"on the path, but not installed; {INSTALL}")
+        return
+    for line in wanted_here:
         requirement = Requirement(line)
         if requirement.marker is not None and not requirement.marker.evaluate({"extra": ""}):
             continue
@@ -75,10 +89,13 @@ def _packages() -> Iterator[Check]:
             yield Check(Status.FAILED, requirement.name, f"{found}, needs {wanted}; {INSTALL}")
 
 
-def _engine(name: str, module: str, purpose: str) -> Check:
+def _extra(name: str, module: str, purpose: str) -> Check:
     if importlib.util.find_spec(module) is None:
         return Check(Status.NOTE, name, f"not installed; for {purpose}: {INSTALL}")
-    return Check(Status.OK, name, version(name))
+    try:
+        return Check(Status.OK, name, version(name))
+    except PackageNotFoundError:
+        return Check(Status.OK, name, "found, without a version")
 
 
 def _data() -> Iterator[Check]:

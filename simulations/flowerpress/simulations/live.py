@@ -18,6 +18,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from flowerpress.simulations.fitted import Column, FittedTable, visible
 from flowerpress.simulations.metrics import RoundRecord
 from flowerpress.simulations.tables import (
     NOTHING,
@@ -30,6 +31,28 @@ from flowerpress.simulations.tables import (
 __all__ = ["LiveCompare", "LiveRun", "plain_line"]
 
 Clock = Callable[[], float]
+
+_LIVE_COLUMNS = (
+    Column("round"),
+    Column("accuracy"),
+    Column("loss", drop=2),
+    Column("worst client", drop=1),
+    Column("up", drop=3),
+    Column("down", drop=3),
+    Column("ratio"),
+    Column("left out", drop=0),
+)
+
+_COMPARE_COLUMNS = (
+    Column("codec", text=True),
+    Column("seed"),
+    Column("state", text=True),
+    Column("round", drop=3),
+    Column("accuracy"),
+    Column("up", drop=1),
+    Column("down", drop=0),
+    Column("ratio", drop=2),
+)
 
 
 class _Display:
@@ -81,8 +104,9 @@ class _Display:
         """Seconds to go: the mean time of what is done times what is not. None before that."""
         return (self._clock() - self._began) / done * (total - done) if done else None
 
-    def _bar(self, done: int, total: int) -> Table:
-        left = self._left(done, total)
+    def _bar(self, done: int, total: int, kept: int = 0) -> Table:
+        """``kept`` of ``done`` took no time."""
+        left = self._left(done - kept, total - kept)
         grid = Table.grid(padding=(0, 2))
         bar = ProgressBar(total=max(total, 1), completed=done, width=40)
         spent = duration(self._clock() - self._began)
@@ -149,20 +173,9 @@ class LiveRun(_Display):
     def _draw(self) -> RenderableType:
         records = self._records
         done = records[-1].round if records else 0
-        table = Table(box=None, header_style="dim", pad_edge=False)
-        for name in (
-            "round",
-            "accuracy",
-            "loss",
-            "worst client",
-            "up",
-            "down",
-            "ratio",
-            "left out",
-        ):
-            table.add_column(name, justify="right")
-        for record in records:
-            table.add_row(*_live_cells(record), style="bold" if record is records[-1] else None)
+        rows = [_live_cells(record) for record in records]
+        styles = [""] * (len(rows) - 1) + ["bold"]
+        table = FittedTable(_LIVE_COLUMNS, rows, styles=styles, header_style="dim")
         total = Text(f"so far  {human_bytes(self._sent[0])} up, {human_bytes(self._sent[1])} down")
         if self._left_out:
             many = "s" * (self._left_out != 1)
@@ -183,7 +196,13 @@ class _Row:
     message: str = ""
 
 
-_STATES = {"waiting": "dim", "running": "bold cyan", "done": "green", "failed": "bold red"}
+_STATES = {
+    "waiting": "dim",
+    "running": "bold cyan",
+    "done": "green",
+    "kept": "green",
+    "failed": "bold red",
+}
 
 
 class LiveCompare(_Display):
@@ -205,6 +224,15 @@ class LiveCompare(_Display):
 
     def update(self, codec: str, seed: int, record: RoundRecord) -> None:
         """Show a round of one run; its row runs until the last round has come."""
+        self._add(codec, seed, record)
+        line = Text.assemble((f"{codec} seed {seed}", "bold"), "  ")
+        line.append_text(plain_line(record, self._rounds))
+        left = self._overall()
+        if left is not None:
+            line.append(f"  {duration(left)} left")
+        self._changed(line)
+
+    def _add(self, codec: str, seed: int, record: RoundRecord) -> None:
         old = self._rows[codec, seed]
         row = replace(
             old,
@@ -216,25 +244,30 @@ class LiveCompare(_Display):
             raw=old.raw + record.raw_bytes_up + record.raw_bytes_down,
         )
         self._rows[codec, seed] = row
-        line = Text.assemble((f"{codec} seed {seed}", "bold"), "  ")
-        line.append_text(plain_line(record, self._rounds))
-        left = self._overall()
-        if left is not None:
-            line.append(f"  {duration(left)} left")
-        self._changed(line)
 
     def fail(self, codec: str, seed: int, message: str) -> None:
         """Show that a run ended with an error; the others go on."""
         self._rows[codec, seed] = replace(self._rows[codec, seed], state="failed", message=message)
         self._changed(Text(f"{codec} seed {seed}  failed: {message}"))
 
+    def keep(self, codec: str, seed: int, records: Sequence[RoundRecord]) -> None:
+        """Show a run that was finished before: none of its rounds takes any time now."""
+        for record in records:
+            self._add(codec, seed, record)
+        self._rows[codec, seed] = replace(self._rows[codec, seed], state="kept")
+        self._changed(Text(f"{codec} seed {seed}  kept: finished before"))
+
     def _done(self) -> int:
         """Rounds that need no more waiting for; those of a failed run are among them."""
         rows = tuple(self._rows.values())
         return sum(self._rounds if row.state == "failed" else row.round for row in rows)
 
+    def _kept(self) -> int:
+        return sum(row.round for row in tuple(self._rows.values()) if row.state == "kept")
+
     def _overall(self) -> float | None:
-        done, total = self._done(), self._rounds * len(self._rows)
+        kept = self._kept()
+        done, total = self._done() - kept, self._rounds * len(self._rows) - kept
         return self._left(done, total) if done < total else None
 
     def _title(self) -> Text:
@@ -243,26 +276,28 @@ class LiveCompare(_Display):
         return line.append(self._task, style="default bold")
 
     def _draw(self) -> RenderableType:
-        table = Table(box=None, header_style="dim", pad_edge=False)
-        table.add_column("codec", max_width=40, no_wrap=True, overflow="ellipsis")
-        for name in ("seed", "state", "round", "accuracy", "up", "down", "ratio"):
-            table.add_column(name, justify="left" if name == "state" else "right")
-        table.add_column("")
+        cells: list[list[str | Text]] = []
+        failures: list[Text] = []
         for row in tuple(self._rows.values()):
             sent = row.up + row.down
-            table.add_row(
-                Text(row.codec),
-                str(row.seed),
-                Text(row.state, style=_STATES[row.state]),
-                f"{row.round}/{self._rounds}" if row.state != "waiting" else NOTHING,
-                percent(row.accuracy),
-                human_bytes(row.up) if sent else NOTHING,
-                human_bytes(row.down) if sent else NOTHING,
-                human_ratio(row.raw / sent if sent else None),
-                Text(row.message, style="red", overflow="ellipsis", no_wrap=True),
+            cells.append(
+                [
+                    row.codec,
+                    str(row.seed),
+                    Text(row.state, style=_STATES[row.state]),
+                    f"{row.round}/{self._rounds}" if row.state != "waiting" else NOTHING,
+                    percent(row.accuracy),
+                    human_bytes(row.up) if sent else NOTHING,
+                    human_bytes(row.down) if sent else NOTHING,
+                    human_ratio(row.raw / sent if sent else None),
+                ]
             )
-        bar = self._bar(self._done(), self._rounds * len(self._rows))
-        return Group(self._title(), bar, table)
+            if row.message:
+                said = f"{row.codec} seed {row.seed} failed: {row.message}"
+                failures.append(Text(visible(said), style="red"))
+        table = FittedTable(_COMPARE_COLUMNS, cells, header_style="dim")
+        bar = self._bar(self._done(), self._rounds * len(self._rows), self._kept())
+        return Group(self._title(), bar, table, *failures)
 
 
 def plain_line(record: RoundRecord, rounds: int) -> Text:

@@ -1,7 +1,8 @@
 """Numbers for people, and the tables at the end of a run and of a comparison.
 
-``columns_*`` and ``cells_*`` give the same columns to the terminal and to the HTML report;
-``write_csv`` gives plain numbers to other programs.
+``*_columns`` and ``*_cells`` give the same cells to the terminal and to the HTML report;
+``write_csv`` gives plain numbers to other programs. On the terminal headings are short, and
+columns are left out where it is narrow.
 """
 
 from __future__ import annotations
@@ -11,9 +12,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
-from rich.table import Table
-from rich.text import Text
-
+from flowerpress.simulations.fitted import Column, FittedTable
 from flowerpress.simulations.metrics import RoundRecord, ratio
 from flowerpress.simulations.record import Run
 
@@ -23,6 +22,8 @@ __all__ = [
     "ComparisonRow",
     "comparison_cells",
     "comparison_columns",
+    "comparison_key",
+    "comparison_setting",
     "comparison_table",
     "duration",
     "human_bytes",
@@ -53,6 +54,22 @@ RUN_COLUMNS = (
     "Ratio",
     "Seconds",
 )
+
+
+_RUN_FITTED = (
+    Column("Round"),
+    Column("Accuracy"),
+    Column("Loss", drop=5),
+    Column("Worst client", drop=4),
+    Column("Train loss", drop=2),
+    Column("Clients", drop=0),
+    Column("Left out", drop=3),
+    Column("Up", drop=6),
+    Column("Down", drop=6),
+    Column("Ratio"),
+    Column("Seconds", drop=1),
+)
+"""``RUN_COLUMNS`` for the terminal."""
 
 
 def human_bytes(count: float | None) -> str:
@@ -108,10 +125,10 @@ def run_cells(record: RoundRecord) -> list[str]:
     ]
 
 
-def run_table(run: Run, last: int | None = None) -> Table:
+def run_table(run: Run, last: int | None = None) -> FittedTable:
     """Return the rounds of a run (the ``last`` ones only, if given) for the terminal."""
     records = run.records if last is None else run.records[-last:]
-    return _table(RUN_COLUMNS, [run_cells(record) for record in records], left=1)
+    return FittedTable(_RUN_FITTED, [run_cells(record) for record in records])
 
 
 def tensor_bytes(records: Sequence[RoundRecord], largest: int = 25) -> list[tuple[str, int, int]]:
@@ -250,9 +267,49 @@ def comparison_cells(row: ComparisonRow) -> list[str]:
     ]
 
 
-def comparison_table(rows: Sequence[ComparisonRow]) -> Table:
-    """Return the comparison for the terminal."""
-    return _table(comparison_columns(rows), [comparison_cells(row) for row in rows], left=1)
+def comparison_table(rows: Sequence[ComparisonRow]) -> FittedTable:
+    """Return the comparison for the terminal; ``comparison_key`` explains its columns."""
+    # A mean over fewer rounds than the others' is no comparison: that it is must stay in sight.
+    seeds = None if any(row.unfinished for row in rows) else 1
+    columns = [
+        Column("Codec", text=True),
+        Column("Seeds", drop=seeds),
+        Column("Accuracy"),
+        Column("Behind", drop=6),
+        Column("Up/update", drop=3),
+        Column("Up", drop=5),
+        Column("Down", drop=4),
+        Column("Ratio up", drop=2),
+        Column("Ratio"),
+        Column("Seconds", drop=0),
+    ]
+    return FittedTable(columns, [comparison_cells(row) for row in rows])
+
+
+def comparison_key(rows: Sequence[ComparisonRow]) -> str:
+    """Return what the columns of ``comparison_table`` mean, the reference by its name."""
+    reference = rows[0].codec if rows else "the first"
+    spread = ", ± half the range over seeds" if any(row.seeds > 1 for row in rows) else ""
+    return (
+        f"Reference: {reference}. Behind: percentage points of accuracy behind it. Accuracy: of "
+        f"the last evaluated round{spread}. Ratio: bytes of plain float32 by bytes sent."
+    )
+
+
+def comparison_setting(runs: Sequence[Run]) -> str:
+    """Return task, clients, partition, rounds and seeds of a comparison, in a line."""
+    config = next((run.config for run in runs if run.summary), {})
+    clients = max((record.clients for run in runs for record in run.records), default=0)
+    rounds = max((run.records[-1].round for run in runs if run.records), default=0)
+    seeds = sorted({run.seed for run in runs if run.seed is not None})
+    parts = [
+        str(config.get("task", "")),
+        _many(clients, "client") + (" a round" if config.get("fraction", 1.0) != 1.0 else ""),
+        str(config.get("partition") or ""),
+        _many(rounds, "round"),
+        f"seed{'s' * (len(seeds) != 1)} {', '.join(map(str, seeds))}" if seeds else "",
+    ]
+    return "; ".join(part for part in parts if part)
 
 
 def write_csv(path: Path, rows: Sequence[ComparisonRow]) -> Path:
@@ -264,14 +321,8 @@ def write_csv(path: Path, rows: Sequence[ComparisonRow]) -> Path:
     return path
 
 
-def _table(columns: Sequence[str], cells: Sequence[Sequence[str]], left: int) -> Table:
-    """``left`` columns are names. Text objects: a name may not be read as rich's markup."""
-    table = Table(box=None, header_style="bold", pad_edge=False)
-    for index, name in enumerate(columns):
-        table.add_column(Text(name), justify="left" if index < left else "right")
-    for row in cells:
-        table.add_row(*[Text(cell) for cell in row])
-    return table
+def _many(count: int, what: str) -> str:
+    return f"{count} {what}{'s' * (count != 1)}"
 
 
 def _number(value: float | None) -> str:

@@ -7,8 +7,12 @@ what it needs when it runs.
 from __future__ import annotations
 
 import sys
+from inspect import unwrap
+from typing import get_args, get_type_hints
 
 import typer
+from click import Context, HelpFormatter
+from typer.core import TyperArgument, TyperCommand
 
 from flowerpress.compression.errors import FlowerpressError
 from flowerpress.simulations.cli.compare import compare
@@ -19,6 +23,27 @@ from flowerpress.simulations.cli.simulate import simulate
 
 __all__ = ["app", "main"]
 
+
+class _Command(TyperCommand):
+    """Help as it should read, whatever versions of typer and click came together."""
+
+    def get_help(self, ctx: Context) -> str:
+        """Return the help of a command."""
+        # With click 8.5, typer 0.20 loses what was said about an argument: it is put back.
+        hints = get_type_hints(
+            unwrap(self.callback) if self.callback else None, include_extras=True
+        )
+        for param in self.params:
+            if isinstance(param, TyperArgument) and param.help is None:
+                told = [info for info in get_args(hints[str(param.name)]) if hasattr(info, "help")]
+                param.help = told[0].help if told else None
+        # typer escapes brackets for an HTML page that nobody writes here.
+        return super().get_help(ctx).replace("\\[", "[")
+
+    def format_arguments(self, ctx: Context, formatter: HelpFormatter) -> None:
+        """Write nothing: typer writes the arguments itself, beside the options."""
+
+
 app = typer.Typer(
     name="flowerpress",
     help="Federated training with compressed updates in both directions, measured.",
@@ -28,8 +53,14 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-for command in (simulate, compare, report, inspect, doctor):
-    app.command()(command)
+for _command, _short in (
+    (simulate, "One federated run: bytes and accuracy."),
+    (compare, "Several codecs and seeds: one chart."),
+    (report, "Pages and pictures of runs made earlier."),
+    (inspect, "What is in an update, or what a codec makes of tensors."),
+    (doctor, "Whether this machine has what a run needs."),
+):
+    app.command(cls=_Command, short_help=_short)(_command)
 
 
 def main() -> None:
@@ -37,5 +68,7 @@ def main() -> None:
     try:
         app()
     except FlowerpressError as error:
+        from flowerpress.simulations.engines.errors import StoppedError
+
         print(f"flowerpress: {error}", file=sys.stderr)
-        sys.exit(130 if type(error).__name__ == "StoppedError" else 2)
+        sys.exit(130 if isinstance(error, StoppedError) else 2)

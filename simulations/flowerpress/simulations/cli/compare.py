@@ -47,8 +47,10 @@ def compare(
 ) -> None:
     """Compare codecs by accuracy against bytes in both directions, with the spread over seeds.
 
-    Runs that are already in the folder are kept, so a comparison that was stopped goes on where
-    it was. Example: flowerpress compare --task mnist --codecs "none,int8,stc(density=0.005)"
+    Runs that are already in the folder are kept, so a comparison that was stopped goes on where it
+    was.
+
+    Example: flowerpress compare --task mnist --codecs "none,int8,stc(density=0.005)"
     """
     settings = configure(
         config,
@@ -60,17 +62,17 @@ def compare(
         partition=partition,
         engine=engine,
     )
-    from rich.console import Console
+    import shlex
+    import sys
 
+    from flowerpress.simulations.cli.show import show_comparison
     from flowerpress.simulations.comparison import plan_comparison, run_comparison
+    from flowerpress.simulations.quiet import hush_flower
     from flowerpress.simulations.report import write_comparison
-    from flowerpress.simulations.tables import comparison_table, summarise
 
+    hush_flower()
     folder = out or Path("runs") / f"compare-{Path(settings.task).stem}"
     planned = plan_comparison(settings, codecs, seeds, folder)
     runs = run_comparison(planned, workers=workers, overwrite=overwrite)
-    page = write_comparison(folder, runs)
-    console = Console()
-    console.print(comparison_table(summarise(runs)))
-    console.print(f"Picture: {folder / 'comparison.png'}", soft_wrap=True)
-    console.print(f"Report:  {page}", soft_wrap=True)
+    page = write_comparison(folder, runs, command=shlex.join(["flowerpress", *sys.argv[1:]]))
+    show_comparison(runs, page)

@@ -9,7 +9,7 @@ import typer
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-    from rich.table import Table
+    from rich.console import RenderableType
 
     from flowerpress.compression import Decoded, Frame, Manifest
     from flowerpress.protos import Update
@@ -29,6 +29,7 @@ def inspect(
 ) -> None:
     """Show every tensor of an update with its codec, bytes and error.
 
+    Tensors that are not coded yet are tried with --codec; NMSE is the squared error by the energy.
     Example: flowerpress inspect update.npz --codec "topk(density=0.02)" --save update.fpu
     """
     from rich.console import Console
@@ -42,18 +43,28 @@ def inspect(
         raise ConfigError(f"{file}: {error.strerror}") from error
     console = Console()
     if start == b"FPU1":
-        for part in _update_tables(file):
+        for part in _of_update(file):
             console.print(part)
         return
-    table, blob = _trial(_tensors(file), codec)
-    console.print(table)
+    parts, blob = _trial(_tensors(file), codec)
+    for part in parts:
+        console.print(part)
     if save is not None:
-        save.write_bytes(blob)
-        console.print(f"{len(blob):,} bytes written to {save}", soft_wrap=True)
+        try:
+            save.write_bytes(blob)
+        except OSError as error:
+            raise ConfigError(f"cannot write {save}: {error.strerror}") from error
+        console.print(
+            f"{len(blob):,} bytes written to {save}",
+            soft_wrap=True,
+            markup=False,
+            highlight=False,
+        )
 
 
 def _tensors(file: Path) -> dict[str, NDArray[Any]]:
     import zipfile
+    import zlib
 
     import numpy as np
     from safetensors import SafetensorError
@@ -64,15 +75,19 @@ def _tensors(file: Path) -> dict[str, NDArray[Any]]:
     try:
         if file.suffix == ".safetensors":
             return load_file(file)
+        if not zipfile.is_zipfile(file):
+            raise ConfigError(f"{file}: neither an update nor tensors in .npz or .safetensors")
         with np.load(file, allow_pickle=False) as archive:
             return {name: archive[name] for name in archive.files}
-    except (OSError, ValueError, AttributeError, SafetensorError, zipfile.BadZipFile) as error:
-        raise ConfigError(
-            f"{file}: neither an update nor tensors in .npz or .safetensors ({error})"
-        ) from error
+    except (SafetensorError, OSError, TypeError, KeyError, zlib.error) as error:
+        raise ConfigError(f"{file}: cannot be read: {error}") from error
+    except (ValueError, NotImplementedError, EOFError, zipfile.BadZipFile) as error:
+        if isinstance(error, ConfigError):
+            raise
+        raise ConfigError(f"{file}: damaged, or not tensors in .npz: {error}") from error
 
 
-def _trial(arrays: dict[str, NDArray[Any]], codec: str) -> tuple[Table, bytes]:
+def _trial(arrays: dict[str, NDArray[Any]], codec: str) -> tuple[list[RenderableType], bytes]:
     """Return what ``codec`` makes of the tensors, and the update as bytes."""
     import numpy as np
 
@@ -83,10 +98,10 @@ def _trial(arrays: dict[str, NDArray[Any]], codec: str) -> tuple[Table, bytes]:
     plan = preset(codec).plan(manifest)
     frames, decoded = encode_frames(manifest, plan, arrays, np.random.default_rng(0))
     blob = pack(Update(Kind.MODEL, 0, 0, 0, 0, manifest.digest, frames, manifest=manifest))
-    return _table(manifest, frames, decoded, arrays, len(blob)), blob
+    return _shown(manifest, frames, decoded, arrays, len(blob)), blob
 
 
-def _update_tables(file: Path) -> list[Any]:
+def _of_update(file: Path) -> list[RenderableType]:
     from flowerpress.compression import decode_frames
     from flowerpress.protos import unpack
 
@@ -98,53 +113,81 @@ def _update_tables(file: Path) -> list[Any]:
         f"{update.kind.name.lower()}  run {update.run:016x}  round {update.round}  "
         f"client {update.client}  sequence {update.sequence}"
     )
-    return [head, _table(manifest, list(update.frames), decoded, None, file.stat().st_size)]
+    return [
+        head,
+        *_shown(manifest, list(update.frames), decoded, None, file.stat().st_size),
+    ]
 
 
-def _table(
+def _shown(
     manifest: Manifest,
     frames: list[Frame],
     decoded: list[Decoded],
     arrays: dict[str, NDArray[Any]] | None,
     total: int,
-) -> Table:
+) -> list[RenderableType]:
+    """Return the table of the tensors, and what is true of all of them below it."""
     import numpy as np
-    from rich.table import Table
+    from rich.text import Text
 
     from flowerpress.compression import Sparse
+    from flowerpress.simulations.fitted import Column, FittedTable
 
-    table = Table()
-    for title in ("tensor", "shape", "codec"):
-        table.add_column(title, overflow="fold")
-    for title in ("bytes", "bits/param", "kept", "NMSE"):
-        table.add_column(title, justify="right")
+    columns = [
+        Column("tensor", text=True),
+        Column("shape", text=True, drop=2),
+        Column("bytes"),
+        Column("bits", drop=3),
+        Column("kept", drop=0),
+        Column("NMSE", drop=4),
+        Column("codec", text=True, drop=1),
+    ]
+    codecs = [frame.codec.describe() for frame in frames]
+    shared = len(set(codecs)) == 1
+    rows = []
     lost = power = 0.0
-    for frame, value in zip(frames, decoded, strict=True):
+    kept_of_all = 0
+    for frame, value, codec in zip(frames, decoded, codecs, strict=True):
         spec = manifest.specs[frame.tensor]
         kept = value.positions.size if isinstance(value, Sparse) else spec.size
+        kept_of_all += kept
         nmse = ""
         if arrays is not None and spec.is_float:
             x = arrays[spec.name].astype(np.float64).reshape(-1)
             error, energy = float(((x - value.dense()) ** 2).sum()), float((x**2).sum())
             lost, power = lost + error, power + energy
             nmse = f"{error / energy:.4f}" if energy else "0"
-        table.add_row(
-            spec.name,
-            "x".join(map(str, spec.shape)) or "scalar",
-            frame.codec.describe(),
-            f"{len(frame.body):,}",
-            f"{8 * len(frame.body) / max(spec.size, 1):.3f}",
-            f"{kept:,}",
-            nmse,
+        rows.append(
+            [
+                spec.name,
+                "x".join(map(str, spec.shape)) or "scalar",
+                f"{len(frame.body):,}",
+                f"{8 * len(frame.body) / max(spec.size, 1):.3f}",
+                f"{kept:,}",
+                nmse,
+                "" if shared else codec,
+            ]
         )
-    table.add_section()
-    table.add_row(
-        "all, with headers",
-        f"{manifest.size:,}",
-        f"{manifest.nbytes / max(total, 1):.1f}x smaller than {manifest.nbytes:,} bytes",
-        f"{total:,}",
-        f"{8 * total / max(manifest.size, 1):.3f}",
-        "",
-        f"{lost / power:.4f}" if power else "",
+    rows.append(
+        [
+            "all, with headers",
+            "",
+            f"{total:,}",
+            f"{8 * total / max(manifest.size, 1):.3f}",
+            f"{kept_of_all:,}",
+            f"{lost / power:.4f}" if power else "",
+            "",
+        ]
     )
-    return table
+    if shared:
+        columns.pop()
+        rows = [row[:-1] for row in rows]
+    notes = [f"Codec: {codecs[0]}."] if shared else []
+    notes.append(
+        f"{manifest.size:,} values of {manifest.nbytes:,} bytes: "
+        f"{manifest.nbytes / max(total, 1):.1f}x smaller. Bits: per value."
+    )
+    return [
+        FittedTable(columns, rows, last_apart=True, nothing=""),
+        Text(" ".join(notes), style="dim"),
+    ]

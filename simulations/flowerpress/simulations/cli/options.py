@@ -46,7 +46,9 @@ Rounds = Annotated[int | None, typer.Option(help="Rounds of training (default 20
 Clients = Annotated[int | None, typer.Option(help="Number of clients (default: the task's).")]
 Partition = Annotated[
     str | None,
-    typer.Option(help="iid, 'dirichlet(alpha=0.5)', 'shards(per_client=2)' or natural."),
+    typer.Option(
+        help="iid, 'dirichlet(alpha=0.5)', 'shards(per_client=2)' or natural (default: the task's)."
+    ),
 ]
 Engine = Annotated[
     str | None, typer.Option(help="inline (default) or ray (Flower's Simulation Engine).")
@@ -72,4 +74,8 @@ def configure(
             # As a JSON string, which is a TOML one too, text needs no guessing.
             text = str(value) if isinstance(value, int) else json.dumps(str(value))
             words.append(f"{key}={text}")
-    return load_config(file, words)
+    settings = load_config(file, words)
+    if settings.data is not None:
+        # The same folder is the same data, from whatever folder the command is given.
+        settings = settings.model_copy(update={"data": settings.data.expanduser().absolute()})
+    return settings

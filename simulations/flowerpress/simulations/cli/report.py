@@ -15,20 +15,26 @@ def report(
         Path, typer.Argument(help="A run's folder, or one that a comparison was written to.")
     ],
 ) -> None:
-    """Write report.html and its pictures again, also for a run that was stopped or goes on."""
+    """Write report.html and its pictures again, also for a run that was stopped or goes on.
+
+    Example: flowerpress report runs/digits-stc-seed0
+    """
     from rich.console import Console
 
+    from flowerpress.simulations.cli.show import show_comparison
     from flowerpress.simulations.comparison import runs_in
     from flowerpress.simulations.record import ROUNDS, read_run
     from flowerpress.simulations.report import write_comparison, write_report
-    from flowerpress.simulations.tables import comparison_table, run_table, summarise
+    from flowerpress.simulations.tables import run_table
 
-    console = Console()
     if (folder / ROUNDS).is_file():
         page = write_report(folder)
-        console.print(run_table(read_run(folder), last=5))
+        console = Console()
+        run = read_run(folder)
+        console.print(run_table(run, last=5))
+        for note in run.notes:
+            console.print(note, soft_wrap=True, markup=False, highlight=False)
+        console.print(f"Report: {page}", soft_wrap=True, markup=False, highlight=False)
     else:
         runs = runs_in(folder)
-        page = write_comparison(folder, runs)
-        console.print(comparison_table(summarise(runs)))
-    console.print(f"Report: {page}", soft_wrap=True)
+        show_comparison(runs, write_comparison(folder, runs))

@@ -33,7 +33,9 @@ def simulate(
     partition: Partition = None,
     uplink: Annotated[
         str | None,
-        typer.Option(help="Codec of client updates, such as none, int8, 'stc(density=0.01)'."),
+        typer.Option(
+            help="Codec of client updates: stc (default), none, int8, 'topk(density=0.02)', ..."
+        ),
     ] = None,
     downlink: Annotated[
         str | None, typer.Option(help="Codec of model changes (default: as the uplink).")
@@ -69,19 +71,31 @@ def simulate(
     )
     from rich.console import Console
 
+    from flowerpress.compression import ConfigError, preset
     from flowerpress.simulations.engines import run
     from flowerpress.simulations.live import LiveRun
-    from flowerpress.simulations.record import discard, read_run
+    from flowerpress.simulations.loaded import load
+    from flowerpress.simulations.quiet import hush_flower
+    from flowerpress.simulations.record import discard, is_finished, read_run
     from flowerpress.simulations.report import write_report
+    from flowerpress.simulations.strategies import make_strategy
     from flowerpress.simulations.tables import run_table
 
+    if settings.out is not None and is_finished(settings.out) and not overwrite:
+        raise ConfigError(f"{settings.out}: holds a finished run; another --out, or --overwrite")
+    # Whatever can be wrong is found before a run that is to be overwritten is gone.
+    hush_flower()
+    down = settings.uplink if settings.downlink == "same" else settings.downlink
+    preset(settings.uplink)
+    preset(down)
+    loaded = load(settings)
+    make_strategy(settings, len(loaded.partition))
     if overwrite and settings.out is not None:
         discard(settings.out)
-    down = settings.uplink if settings.downlink == "same" else settings.downlink
     live = LiveRun(
         settings.task,
         rounds=settings.rounds,
-        clients=settings.clients,
+        clients=loaded.config.clients,
         uplink=settings.uplink,
         downlink=down,
     )
@@ -90,4 +104,4 @@ def simulate(
     page = write_report(folder)
     console = Console()
     console.print(run_table(read_run(folder), last=5))
-    console.print(f"Report: {page}", soft_wrap=True)
+    console.print(f"Report: {page}", soft_wrap=True, markup=False, highlight=False)
