@@ -190,18 +190,21 @@ class _Worker(threading.Thread):
         self._live = live
         self._failures = failures
         self._process: subprocess.Popen[str] | None = None
-        self._stopped = False
+        self._over = False
         self._lock = threading.Lock()
 
     def run(self) -> None:
         """Work until nothing is left to do."""
-        while not self._stopped:
+        while not self._over:
             try:
                 planned = self._todo.get_nowait()
             except queue.Empty:
                 break
-            error = self._one(planned)
-            if error and not self._stopped:
+            try:
+                error = self._one(planned)
+            except (ValueError, OSError) as broken:
+                error = f"what its process said cannot be read: {broken}"
+            if error and not self._over:
                 self._failures.append(f"{planned.label} seed {planned.config.seed}: {error}")
                 self._live.fail(planned.label, planned.config.seed, error)
         self.stop()
@@ -209,15 +212,15 @@ class _Worker(threading.Thread):
     def stop(self) -> None:
         """End the process and start no other; a run under way is left unfinished."""
         with self._lock:
-            self._stopped = True
+            self._over = True
             if self._process is not None:
                 self._process.kill()
                 self._process.wait()
 
-    def _started(self) -> subprocess.Popen[str] | None:
+    def _running(self) -> subprocess.Popen[str] | None:
         """Return the process, a new one if need be; None once stopped."""
         with self._lock:
-            if self._stopped:
+            if self._over:
                 return None
             if self._process is None or self._process.poll() is not None:
                 # -P: a file in the current folder must not hide a module of the same name.
@@ -233,7 +236,7 @@ class _Worker(threading.Thread):
 
     def _one(self, planned: Planned) -> str | None:
         """Run to the end; return what went wrong, if anything did."""
-        process = self._started()
+        process = self._running()
         if process is None:
             return None
         assert process.stdin is not None

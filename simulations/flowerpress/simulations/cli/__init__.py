@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 from inspect import unwrap
-from typing import get_args, get_type_hints
+from typing import Annotated, get_args, get_type_hints
 
 import typer
 from click import Context, HelpFormatter
@@ -46,13 +46,32 @@ class _Command(TyperCommand):
 
 app = typer.Typer(
     name="flowerpress",
-    help="Federated training with compressed updates in both directions, measured.",
     epilog="Start with: flowerpress simulate. Each command explains itself with --help.",
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
+
+
+def _show_version(asked: bool) -> None:
+    if asked:
+        from importlib.metadata import version
+
+        print(f"flowerpress {version('flowerpress')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version."),
+    ] = False,
+) -> None:
+    """Federated training with compressed updates in both directions, measured."""
+
+
 for _command, _short in (
     (simulate, "One federated run: bytes and accuracy."),
     (compare, "Several codecs and seeds: one chart."),

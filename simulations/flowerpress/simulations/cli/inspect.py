@@ -84,7 +84,7 @@ def _tensors(file: Path) -> dict[str, NDArray[Any]]:
     except (ValueError, NotImplementedError, EOFError, zipfile.BadZipFile) as error:
         if isinstance(error, ConfigError):
             raise
-        raise ConfigError(f"{file}: damaged, or not tensors in .npz: {error}") from error
+        raise ConfigError(f"{file}: damaged, or holds more than tensors") from error
 
 
 def _trial(arrays: dict[str, NDArray[Any]], codec: str) -> tuple[list[RenderableType], bytes]:

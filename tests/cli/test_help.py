@@ -1,0 +1,68 @@
+"""Help teaches, fits, and answers before anything heavy is imported."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from tests.cli.conftest import command
+
+COMMANDS = ("simulate", "compare", "report", "inspect", "doctor")
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+@pytest.mark.parametrize("columns", [80, 120])
+def test_help_of_a_command_has_an_example_and_explains_everything(name: str, columns: int) -> None:
+    said = command(name, "--help", columns=columns)
+    assert (said.code, said.err) == (0, "")
+    text = " ".join(said.out.split())
+    assert f"Example: flowerpress {name}" in text
+    assert "\\[" not in text
+    assert text.count("rguments:") == (0 if name == "doctor" else 1)
+    lines = said.out.splitlines()
+    assert max(map(len, lines)) <= columns
+    for at, line in enumerate(lines):
+        # An option or argument alone on its line is explained on the next one.
+        if line.startswith("  ") and line.split()[0].startswith(("--", "-c,", "[KEY", "FOLDER")):
+            explained = "  " in line.strip() or lines[at + 1].startswith(" " * 10)
+            assert explained, line
+
+
+@pytest.mark.parametrize("name", ["simulate", "compare"])
+def test_options_tell_their_defaults(name: str) -> None:
+    text = " ".join(command(name, "--help").out.split())
+    for default in (
+        "digits (default)",
+        "(default 20)",
+        "(default: the task's)",
+        "inline (default)",
+    ):
+        assert default in text
+    assert "training.lr=0.05" in text
+    if name == "compare":
+        assert "[default: none,int8,stc,fedzip]" in text
+    else:
+        assert "stc (default)" in text
+
+
+def test_without_words_there_is_help() -> None:
+    said = command()
+    for name in COMMANDS:
+        assert f"\n  {name} " in said.out + said.err
+    assert "..." not in (said.out + said.err).partition("Commands:")[2]
+
+
+@pytest.mark.parametrize("words", [["--help"], ["simulate", "--help"], ["simulate", "rounds=x"]])
+def test_nothing_heavy_is_imported_for_help_or_a_wrong_value(words: list[str]) -> None:
+    script = (
+        "import sys\n"
+        "from flowerpress.simulations.cli import main\n"
+        "try:\n    main()\nexcept SystemExit:\n    pass\n"
+        "heavy = {'torch', 'flwr', 'numba', 'matplotlib', 'numpy', 'ray', 'sklearn', 'grpc'}\n"
+        "sys.exit(' '.join(sorted(heavy & sys.modules.keys())) or 0)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script, *words], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout or "rounds" in done.stderr
