@@ -5,7 +5,7 @@
 The checksum is BLAKE2b-64 over everything else, so one flipped bit anywhere is an error, whatever
 a codec's own format could notice. Sizes are checked against the receiver's manifest before the
 checksum, the checksum before anything is parsed, and every body is a view of the received bytes.
-Parsing takes at most 28 times the header's size (empty submessages are the worst that protobuf
+Parsing takes at most 32 times the header's size (empty submessages are the worst that protobuf
 has), and the header is capped by ``Limits``; so what a sender writes decides how much is allocated
 only where a receiver knows no tensors yet and takes the sender's, up to ``Limits.max_elements``.
 """

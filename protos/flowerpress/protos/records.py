@@ -1,35 +1,40 @@
 """What server and clients tell each other in Flower's messages, beside the blob.
 
-One ``ConfigRecord`` named ``flowerpress`` in each direction: the *instruction* down, the
-*receipt* up. Both are small, and neither holds anything that would be looked up or run by name:
-the instruction's codec text goes through the same parser as a user's.
+One ``ConfigRecord`` named ``flowerpress`` in each direction, with one protobuf message in it: the
+*instruction* down, the *receipt* up. Neither holds anything that would be looked up or run by
+name: the instruction's codec text goes through the same parser as a user's.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from enum import StrEnum
-from typing import TypeVar
+from dataclasses import asdict, dataclass
+from enum import IntEnum
+from typing import Any, TypeVar
 
 from flwr.app import ConfigRecord, RecordDict
+from google.protobuf.message import DecodeError
 
-from flowerpress.compression import FormatError
+from flowerpress.compression import FormatError, LimitError
+from flowerpress.protos import records_pb2 as pb
 
 __all__ = ["RECORD", "Instruction", "Receipt", "Status"]
 
 RECORD = "flowerpress"
-PROTOCOL = 1
-IDENTITY_BYTES = 8
+_KEY = f"{RECORD}/1"  # the protocol's version
+# Far more than any instruction or receipt needs; what a client says of its error is cut below.
+_LARGEST = 16_384
+# What a client says of its own error is shown to people; it need not be longer than this.
+_LONGEST_TEXT = 500
 
-T = TypeVar("T", int, str, bytes)
+_M = TypeVar("_M", pb.Instruction, pb.Receipt)
 
 
-class Status(StrEnum):
+class Status(IntEnum):
     """How the client fared with an instruction."""
 
-    OK = "ok"
-    NEED_MODEL = "need-model"  # the client does not hold the version that the change starts from
-    REFUSED = "refused"  # an error of the client's own; see error, field, message
+    OK = pb.Receipt.OK
+    NEED_MODEL = pb.Receipt.NEED_MODEL  # it does not hold the version that the change starts from
+    REFUSED = pb.Receipt.REFUSED  # an error of the client's own; see error, field, message
 
 
 @dataclass(frozen=True)
@@ -57,51 +62,18 @@ class Instruction:
 
     def write(self, content: RecordDict) -> None:
         """Put the instruction into the content of a message."""
-        content[RECORD] = ConfigRecord(
-            {
-                "protocol": PROTOCOL,
-                # Flower's integers are signed; 64-bit identities travel as bytes.
-                "run": self.run.to_bytes(IDENTITY_BYTES, "little"),
-                "client": self.client.to_bytes(IDENTITY_BYTES, "little"),
-                "round": self.round,
-                "version": self.version,
-                "held": self.held,
-                "digest": self.digest,
-                "watermark": self.watermark,
-                "arrays": self.arrays,
-                "uplink": self.uplink,
-                "carrier": self.carrier,
-                "seed": self.seed,
-            }
-        )
+        _write(content, pb.Instruction(**asdict(self)))
 
     @classmethod
     def read(cls, content: RecordDict) -> Instruction | None:
         """Return the instruction in ``content``, or None from a server that sends none.
 
         Raises:
-            FormatError: a field is missing or of another type, or the protocol is another.
+            WireError: not an instruction, or one of another protocol version.
         """
-        record = content.config_records.get(RECORD)
-        if record is None:
+        if RECORD not in content.config_records:
             return None
-        if _field(record, "protocol", int) != PROTOCOL:
-            raise FormatError(
-                "protocol", "the server speaks another version; upgrade the older side"
-            )
-        return cls(
-            run=_identity(record, "run"),
-            client=_identity(record, "client"),
-            round=_count(record, "round"),
-            version=_count(record, "version"),
-            held=_count(record, "held"),
-            digest=_field(record, "digest", bytes),
-            watermark=_count(record, "watermark"),
-            arrays=_field(record, "arrays", str),
-            uplink=_field(record, "uplink", str),
-            carrier=_field(record, "carrier", str),
-            seed=_count(record, "seed"),
-        )
+        return cls(**_fields(_read(content, pb.Instruction())))
 
 
 @dataclass(frozen=True)
@@ -117,61 +89,43 @@ class Receipt:
 
     def write(self, content: RecordDict) -> None:
         """Put the receipt into the content of a reply."""
-        content[RECORD] = ConfigRecord(
-            {
-                "protocol": PROTOCOL,
-                "status": str(self.status),
-                "version": self.version,
-                "digest": self.digest,
-                "error": self.error,
-                "field": self.field,
-                "message": self.message,
-            }
-        )
+        _write(content, pb.Receipt(**asdict(self)))
 
     @classmethod
     def read(cls, content: RecordDict) -> Receipt:
         """Return the receipt in ``content``.
 
         Raises:
-            FormatError: missing, or a field is missing or of another type.
+            WireError: missing, or not a receipt of this protocol version.
         """
-        record = content.config_records.get(RECORD)
-        if record is None:
+        if RECORD not in content.config_records:
             raise FormatError("receipt", "missing: does the ClientApp have the press() mod?")
-        status = _field(record, "status", str)
-        if status not in list(Status):
-            raise FormatError("receipt.status", f"unknown status {status[:32]!r}")
-        return cls(
-            status=Status(status),
-            version=_count(record, "version"),
-            digest=_field(record, "digest", bytes),
-            error=_field(record, "error", str)[:MAX_TEXT],
-            field=_field(record, "field", str)[:MAX_TEXT],
-            message=_field(record, "message", str)[:MAX_TEXT],
-        )
+        fields = _fields(_read(content, pb.Receipt()))
+        if fields["status"] not in list(Status):
+            raise FormatError("receipt.status", f"unknown status {fields['status']}")
+        fields["status"] = Status(fields["status"])
+        for name in ("error", "field", "message"):
+            fields[name] = fields[name][:_LONGEST_TEXT]
+        return cls(**fields)
 
 
-# What a client says of its own error is shown to people; it need not be longer than this.
-MAX_TEXT = 500
+def _write(content: RecordDict, message: pb.Instruction | pb.Receipt) -> None:
+    content[RECORD] = ConfigRecord({_KEY: message.SerializeToString(deterministic=True)})
 
 
-def _identity(record: ConfigRecord, name: str) -> int:
-    value = _field(record, name, bytes)
-    if len(value) != IDENTITY_BYTES:
-        raise FormatError(name, f"{len(value)} bytes; an identity has {IDENTITY_BYTES}")
-    return int.from_bytes(value, "little")
+def _read(content: RecordDict, message: _M) -> _M:
+    name = type(message).__name__.lower()
+    text = content.config_records[RECORD].get(_KEY)
+    if not isinstance(text, bytes):
+        raise FormatError(name, "the other side speaks another version; upgrade the older one")
+    if len(text) > _LARGEST:
+        raise LimitError(name, f"{len(text)} bytes, at most {_LARGEST} are accepted")
+    try:
+        message.ParseFromString(text)
+    except DecodeError as error:
+        raise FormatError(name, "not a protobuf message") from error
+    return message
 
 
-def _count(record: ConfigRecord, name: str) -> int:
-    value = _field(record, name, int)
-    if value < 0:
-        raise FormatError(name, f"{value} is negative")
-    return value
-
-
-def _field(record: ConfigRecord, name: str, kind: type[T]) -> T:
-    value = record.get(name)
-    if not isinstance(value, kind) or isinstance(value, bool):
-        raise FormatError(name, f"missing, or not {kind.__name__}")
-    return value
+def _fields(message: pb.Instruction | pb.Receipt) -> dict[str, Any]:
+    return {field.name: getattr(message, field.name) for field in message.DESCRIPTOR.fields}

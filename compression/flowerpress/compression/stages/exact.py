@@ -49,7 +49,7 @@ class Exact(Stage):
             raise EncodeError(spec.name, f"a value does not fit {spec.dtype}")
         octets = own.view(np.uint8)
         if self.planes:
-            octets = octets.reshape(x.size, -1).T.reshape(-1)
+            octets = octets.reshape(-1, own.itemsize).T.reshape(-1)
         return Levels(octets, 256)
 
     def open(self, count: int, spec: TensorSpec, side: Reader) -> Opened:

@@ -1,0 +1,58 @@
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class Instruction(_message.Message):
+    __slots__ = ("run", "round", "client", "version", "held", "digest", "watermark", "arrays", "uplink", "carrier", "seed")
+    RUN_FIELD_NUMBER: _ClassVar[int]
+    ROUND_FIELD_NUMBER: _ClassVar[int]
+    CLIENT_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    HELD_FIELD_NUMBER: _ClassVar[int]
+    DIGEST_FIELD_NUMBER: _ClassVar[int]
+    WATERMARK_FIELD_NUMBER: _ClassVar[int]
+    ARRAYS_FIELD_NUMBER: _ClassVar[int]
+    UPLINK_FIELD_NUMBER: _ClassVar[int]
+    CARRIER_FIELD_NUMBER: _ClassVar[int]
+    SEED_FIELD_NUMBER: _ClassVar[int]
+    run: int
+    round: int
+    client: int
+    version: int
+    held: int
+    digest: bytes
+    watermark: int
+    arrays: str
+    uplink: str
+    carrier: str
+    seed: int
+    def __init__(self, run: _Optional[int] = ..., round: _Optional[int] = ..., client: _Optional[int] = ..., version: _Optional[int] = ..., held: _Optional[int] = ..., digest: _Optional[bytes] = ..., watermark: _Optional[int] = ..., arrays: _Optional[str] = ..., uplink: _Optional[str] = ..., carrier: _Optional[str] = ..., seed: _Optional[int] = ...) -> None: ...
+
+class Receipt(_message.Message):
+    __slots__ = ("status", "version", "digest", "error", "field", "message")
+    class Status(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+        __slots__ = ()
+        STATUS_UNSPECIFIED: _ClassVar[Receipt.Status]
+        OK: _ClassVar[Receipt.Status]
+        NEED_MODEL: _ClassVar[Receipt.Status]
+        REFUSED: _ClassVar[Receipt.Status]
+    STATUS_UNSPECIFIED: Receipt.Status
+    OK: Receipt.Status
+    NEED_MODEL: Receipt.Status
+    REFUSED: Receipt.Status
+    STATUS_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    DIGEST_FIELD_NUMBER: _ClassVar[int]
+    ERROR_FIELD_NUMBER: _ClassVar[int]
+    FIELD_FIELD_NUMBER: _ClassVar[int]
+    MESSAGE_FIELD_NUMBER: _ClassVar[int]
+    status: Receipt.Status
+    version: int
+    digest: bytes
+    error: str
+    field: str
+    message: str
+    def __init__(self, status: _Optional[_Union[Receipt.Status, str]] = ..., version: _Optional[int] = ..., digest: _Optional[bytes] = ..., error: _Optional[str] = ..., field: _Optional[str] = ..., message: _Optional[str] = ...) -> None: ...

@@ -1,0 +1,114 @@
+"""Writes the golden updates that are not there yet: ``python tests/golden/updates/write.py``.
+
+An update is written once and decoded forever, so existing files are never touched. Beside each
+``NAME.fpu`` stands ``NAME.npz``: the arrays that it decodes to. Tensors come from integer
+arithmetic, which gives the same bits on every machine and with every version of every library.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from flowerpress.compression import Manifest, apply_frames, encode_frames, preset
+from flowerpress.protos.envelope import Kind, Update, pack
+
+HERE = Path(__file__).parent
+CASES = {
+    "none": "none",
+    "lossless": "lossless",
+    "lossless-zstd": "lossless(coder=zstd)",
+    "fp16": "fp16",
+    "fp16-rans": "fp16(coder=rans)",
+    "int8": "int8",
+    "int8-huffman": "int8(coder=huffman)",
+    "topk": "topk(density=0.1)",
+    "qsgd": "qsgd(levels=3, bucket=64)",
+    "stc-smallest": "stc(density=0.1)",
+    "stc-address": "stc(density=0.1, positions=address)",
+    "stc-golomb": "stc(density=0.1, positions=golomb)",
+    "stc-rans": "stc(density=0.1, positions=rans)",
+    "stc-bitmap": "stc(density=0.1, positions=bitmap)",
+    "fedzip": "fedzip(density=0.1)",
+}
+# Their bytes depend on another library: its compressor, its stream of random numbers.
+NOT_OURS = ("lossless-zstd", "qsgd")
+
+
+def bell(n: int, seed: int) -> NDArray[np.float32]:
+    """Return ``n`` values near a normal distribution, multiples of 2**-10: sums of six integers."""
+    state, out = seed, []
+    for _ in range(n):
+        total = 0
+        for _ in range(6):
+            state = (state * 6364136223846793005 + 1442695040888963407) % (1 << 64)
+            total += state >> 54
+        out.append((total - 3069) / 1024)
+    return np.array(out, np.float32)
+
+
+def model() -> dict[str, NDArray[Any]]:
+    """Return a small model with every kind of tensor."""
+    return {
+        "conv.weight": bell(216, 1).reshape(8, 3, 3, 3),
+        "conv.bias": bell(8, 2),
+        "norm.gamma": bell(8, 3).reshape(8, 1),
+        "head.weight": (bell(300, 4) / 64).reshape(10, 30),
+        "half": bell(40, 5).astype(np.float16).reshape(4, 10),
+        "double": bell(33, 6).astype(np.float64),
+        "scale": np.float32(0.75).reshape(()),
+        "empty": np.zeros((0, 4), np.float32),
+        "steps": np.arange(-3, 3, dtype=np.int64) << 30,
+        "mask": np.arange(11) % 3 == 0,
+    }
+
+
+def encode(name: str) -> bytes:
+    """Return the update of a case; the cases take turns with the kinds of envelope."""
+    arrays = model()
+    manifest = Manifest.of(arrays)
+    number = list(CASES).index(name)
+    plan = preset(CASES[name]).plan(manifest)
+    frames, _ = encode_frames(manifest, plan, arrays, np.random.default_rng(0))
+    delta = bool(number % 2)
+    return pack(
+        Update(
+            kind=Kind.DELTA if delta else Kind.MODEL,
+            run=0x0123456789ABCDEF,
+            round=number + 1,
+            client=0xFEDCBA9876543210 if delta else 0,
+            sequence=1000 + number,
+            manifest_digest=manifest.digest,
+            frames=frames,
+            base=bytes(range(16)) if delta else b"",
+            result=b"" if delta else bytes(range(16, 32)),
+            manifest=None if delta else manifest,
+        )
+    )
+
+
+def decode(blob: bytes) -> dict[str, NDArray[Any]]:
+    """Return the values of every frame."""
+    from flowerpress.protos.envelope import unpack
+
+    manifest = Manifest.of(model())
+    return apply_frames(manifest, {}, unpack(blob, manifest).frames, change=False)
+
+
+def main() -> None:
+    for name in CASES:
+        path = HERE / f"{name}.fpu"
+        if not path.exists():
+            path.write_bytes(encode(name))
+            arrays = decode(path.read_bytes())
+            # np.savez would take the names for files; a position is enough.
+            with (HERE / f"{name}.npz").open("wb") as stream:
+                numbered = {f"{i:02}": array for i, array in enumerate(arrays.values())}
+                np.savez_compressed(stream, **numbered)  # type: ignore[arg-type]
+
+
+if __name__ == "__main__":
+    main()
