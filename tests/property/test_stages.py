@@ -259,6 +259,14 @@ def test_largest_with_ties_at_the_threshold() -> None:
     assert largest(near, 3).tolist() == [61, 62, 63]
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_largest_of_a_large_tensor(kind: str) -> None:
+    x = values(kind, (150_000,), np.random.default_rng(4))
+    order = np.lexsort((np.arange(x.size), -np.abs(x)))
+    for k in (1, 1500, 75_000, x.size - 1):
+        np.testing.assert_array_equal(largest(x, k), np.sort(order[:k]))
+
+
 @QUICK
 @given(
     tensors(("normal", "zeros", "ties", "denormal", "one spike")),
