@@ -99,8 +99,11 @@ def plain_arrays(reply: Message) -> None:
     reply.content["arrays"] = ArrayRecord({"w": Array(np.zeros(3, np.float32))})
 
 
-def other_receipt(reply: Message) -> None:
-    reply.content["flowerpress"] = ConfigRecord({"protocol": 1, "status": "fine"})
+def with_receipt(text: bytes, key: str = "flowerpress/1") -> Tamper:
+    def tamper(reply: Message) -> None:
+        reply.content["flowerpress"] = ConfigRecord({key: text})
+
+    return tamper
 
 
 ATTACKS: dict[str, tuple[Tamper, str, str]] = {
@@ -141,7 +144,14 @@ ATTACKS: dict[str, tuple[Tamper, str, str]] = {
     ),
     "no metrics": (without("metrics"), "FormatError", "metrics"),
     "no receipt": (without("flowerpress"), "FormatError", "receipt"),
-    "odd receipt": (other_receipt, "FormatError", "receipt.status"),
+    "odd receipt": (with_receipt(b"\x08\x63"), "FormatError", "receipt.status"),
+    "broken receipt": (with_receipt(b"\xff\xff"), "FormatError", "receipt"),
+    "huge receipt": (with_receipt(bytes(1 << 20)), "LimitError", "receipt"),
+    "receipt of another version": (
+        with_receipt(b"", "flowerpress/9"),
+        "FormatError",
+        "receipt",
+    ),
 }
 
 

@@ -10,8 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
-from flwr.app import Array, ArrayRecord, ConfigRecord, Context
+from flwr.app import ArrayRecord, ConfigRecord, Context
 from numpy.typing import NDArray
 
 from flowerpress.compression import (
@@ -21,7 +20,7 @@ from flowerpress.compression import (
     apply_frames,
     model_digest,
 )
-from flowerpress.protos import Instruction, Kind, split, unpack
+from flowerpress.protos import Instruction, Kind, split, to_numpy, to_record, unpack
 
 __all__ = ["Held", "apply", "load", "save"]
 
@@ -58,14 +57,14 @@ def load(context: Context, run: int) -> Held | None:
         digest=bytes(state["digest"]),  # type: ignore[arg-type]
         sequence=int(state["sequence"]),  # type: ignore[arg-type]
         model=records[_MODEL],
-        residuals={name: array.numpy() for name, array in records[_RESIDUAL].items()},
+        residuals=to_numpy(records[_RESIDUAL]),
     )
 
 
 def save(context: Context, held: Held) -> None:
     """Put ``held`` into ``context``."""
     context.state[_MODEL] = held.model
-    context.state[_RESIDUAL] = _record(held.residuals)
+    context.state[_RESIDUAL] = to_record(held.residuals)
     context.state[_STATE] = ConfigRecord(
         {
             "run": held.run.to_bytes(8, "little"),
@@ -90,7 +89,7 @@ def apply(held: Held | None, instruction: Instruction, blob: bytes | None) -> He
         digest = held.digest
         if blob is None and digest == instruction.digest:
             return held
-        arrays = {name: array.numpy() for name, array in held.model.items()}
+        arrays = to_numpy(held.model)
     manifest = None if arrays is None else Manifest.of(arrays)
 
     for part in split(blob) if blob is not None else []:
@@ -120,10 +119,6 @@ def apply(held: Held | None, instruction: Instruction, blob: bytes | None) -> He
         version=instruction.version,
         digest=digest,
         sequence=held.sequence if held else 0,
-        model=_record({spec.name: arrays[spec.name] for spec in manifest.specs}),
+        model=to_record({spec.name: arrays[spec.name] for spec in manifest.specs}),
         residuals=held.residuals if held else {},
     )
-
-
-def _record(arrays: dict[str, NDArray[Any]]) -> ArrayRecord:
-    return ArrayRecord({name: Array(np.asarray(array)) for name, array in arrays.items()})

@@ -33,6 +33,7 @@ from flowerpress.protos import (
     Status,
     Update,
     pack,
+    to_numpy,
 )
 
 __all__ = ["press"]
@@ -136,10 +137,10 @@ def _update(
             f"the ClientApp answered with {len(content.array_records)} ArrayRecords; "
             "press() sends exactly one, the trained model"
         )
-    before = {name: array.numpy() for name, array in held.model.items()}
+    before = to_numpy(held.model)
     manifest = Manifest.of(before)
     (record,) = content.array_records.values()
-    after = {name: array.numpy() for name, array in record.items()}
+    after = to_numpy(record)
     manifest.match(after)
 
     plan = preset(uplink or instruction.uplink).plan(manifest)

@@ -10,6 +10,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from flowerpress.protos.arrays import to_numpy, to_record
     from flowerpress.protos.carrier import Carrier, MessageCarrier
     from flowerpress.protos.delivery import join, split
     from flowerpress.protos.envelope import Kind, Update, largest_blob, pack, unpack
@@ -28,10 +29,13 @@ __all__ = [
     "largest_blob",
     "pack",
     "split",
+    "to_numpy",
+    "to_record",
     "unpack",
 ]
 
 _MODULES = {
+    "arrays": ("to_numpy", "to_record"),
     "carrier": ("Carrier", "MessageCarrier"),
     "delivery": ("join", "split"),
     "envelope": ("Kind", "Update", "largest_blob", "pack", "unpack"),

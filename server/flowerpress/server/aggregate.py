@@ -103,7 +103,7 @@ class FlowerMean:
         """Append one model to the temporary file."""
         model = as_model(update, self._manifest, self._held, self._held)
         for spec in self._manifest.specs:
-            self._file.write(np.ascontiguousarray(model[spec.name]).tobytes())
+            self._file.write(np.ascontiguousarray(model[spec.name]).data)
         self._weights.append(weight)
 
     def result(self) -> dict[str, NDArray[Any]]:
@@ -144,8 +144,9 @@ def as_model(
             decoded.add_to(flat)
         else:
             flat = _cast(decoded.dense(), spec.dtype)
-            lag = (base[spec.name] - held[spec.name]).reshape(-1) if spec.is_float else None
-            flat = flat + lag if lag is not None and lag.any() else flat
+            if spec.is_float and base[spec.name] is not held[spec.name]:
+                lag = (base[spec.name] - held[spec.name]).reshape(-1)
+                flat = flat + lag if lag.any() else flat
         out[spec.name] = flat.reshape(spec.shape)
     return out
 
@@ -153,4 +154,5 @@ def as_model(
 def _cast(values: NDArray[Any], dtype: str) -> NDArray[Any]:
     if np.dtype(dtype).kind in "iub" and values.dtype.kind == "f":
         values = np.rint(values)
-    return values.astype(dtype, copy=False)
+    with np.errstate(over="ignore"):  # whoever takes the result checks that it is finite
+        return values.astype(dtype, copy=False)

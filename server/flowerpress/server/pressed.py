@@ -10,7 +10,7 @@ from logging import INFO, WARNING
 from typing import Any
 
 import numpy as np
-from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
+from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import (
     FedAdagrad,
@@ -31,7 +31,17 @@ from flowerpress.compression import (
     WireError,
     preset,
 )
-from flowerpress.protos import RECORD, Carrier, Instruction, MessageCarrier, Receipt, Status, join
+from flowerpress.protos import (
+    RECORD,
+    Carrier,
+    Instruction,
+    MessageCarrier,
+    Receipt,
+    Status,
+    join,
+    to_numpy,
+    to_record,
+)
 from flowerpress.server.aggregate import Aggregator, FlowerMean, StreamingMean, as_model
 from flowerpress.server.broadcast import Broadcast
 from flowerpress.server.intake import ClientRefusedError, Intake, Received, Rejection, weight_of
@@ -189,7 +199,7 @@ class Pressed(Strategy):
                 broadcast = self._broadcast
                 # A change counts from the server's model: what the downlink lost is not lost.
                 model = as_model(update, broadcast.manifest, self._round.model, broadcast.held)
-                reply.content[self._round.key] = _record(model)
+                reply.content[self._round.key] = to_record(model)
             accepted.append(reply)
         self._note_silent()
         log(
@@ -249,7 +259,7 @@ class Pressed(Strategy):
                 "Pressed carries one model, the same for all clients"
             )
         ((key, record),) = records.values()
-        model = {name: array.numpy() for name, array in record.items()}
+        model = to_numpy(record)
         self._broadcast.publish(server_round, model)
         self._round = _Round(server_round, key, model)
         return [self._send(message) for message in messages]
@@ -428,10 +438,6 @@ def _metric_names(reply: Message) -> tuple[Any, ...]:
     )
 
 
-def _record(arrays: dict[str, NDArray[Any]]) -> ArrayRecord:
-    return ArrayRecord({name: Array(array) for name, array in arrays.items()})
-
-
 def _one_reply(
     replies: list[Message], key: str, mean: dict[str, NDArray[Any]], weight_key: str
 ) -> Message:
@@ -444,5 +450,5 @@ def _one_reply(
     name = next(iter(replies[0].content.metric_records))
     weights = [record[weight_key] for record in records]
     metrics = MetricRecord({**records[0], weight_key: sum(weights)})  # type: ignore[arg-type]
-    replies[0].content = RecordDict({key: _record(mean), name: metrics})
+    replies[0].content = RecordDict({key: to_record(mean), name: metrics})
     return replies[0]

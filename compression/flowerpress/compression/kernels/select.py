@@ -18,6 +18,7 @@ __all__ = ["largest"]
 _MAGNITUDE = np.uint32(0x7FFFFFFF)
 _SHIFT = np.uint32(15)
 _BINS = 1 << 16
+_FEW = 1 << 16  # below, sorting is cheaper than so many bins
 
 
 def largest(x: NDArray[np.float32], k: int) -> NDArray[np.int64]:
@@ -32,6 +33,12 @@ def largest(x: NDArray[np.float32], k: int) -> NDArray[np.int64]:
     if k == 0:
         return np.empty(0, np.int64)
     bits = x.view(np.uint32)
+    if x.size < _FEW:
+        magnitudes = bits & _MAGNITUDE
+        threshold = np.partition(magnitudes, x.size - k)[x.size - k]
+        out = np.empty(k, np.int64)
+        _collect(bits, threshold, k - int((magnitudes > threshold).sum()), out)
+        return out
     counts = np.zeros(_BINS, np.int64)
     _count(bits, counts)
     above = counts[::-1].cumsum()[::-1]  # above[b]: entries in bin b and beyond
