@@ -1,0 +1,419 @@
+"""A decoder by somebody who has only read docs/wire-format.md: plain, slow, and trusting.
+
+It uses NumPy for float formats, protobuf-free header parsing, and no code of flowerpress.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from typing import Any
+
+import numpy as np
+import zstandard
+from numpy.typing import NDArray
+
+DTYPES = [
+    *("float32", "float16", "float64", "int8", "int16", "int32"),
+    *("int64", "uint8", "uint16", "uint32", "uint64", "bool"),
+]
+    "float32",
+    "float16",
+    "float64",
+    "int8",
+    "int16",
+    "int32",
+    "int64",
+    "uint8",
+    "uint16",
+    "uint32",
+    "uint64",
+    "bool",
+]
+Spec = tuple[str, tuple[int, ...], str]
+KEPT = (0, 1, 2, 3, 4, 6, 8, 11)
+
+
+class Bytes:
+    def __init__(self, data: bytes) -> None:
+        self.data, self.at = data, 0
+
+    def take(self, n: int) -> bytes:
+        assert self.at + n <= len(self.data)
+        self.at += n
+        return self.data[self.at - n : self.at]
+
+    def varint(self) -> int:
+        value = shift = 0
+        while True:
+            (byte,) = self.take(1)
+            value |= (byte & 127) << shift
+            shift += 7
+            if byte < 128:
+                return value
+
+    def blob(self) -> bytes:
+        return self.take(self.varint())
+
+    def rest(self) -> bytes:
+        return self.take(len(self.data) - self.at)
+
+    def f32(self, n: int) -> NDArray[np.float32]:
+        return np.frombuffer(self.take(4 * n), "<f4")
+
+
+class Bits:
+    def __init__(self, data: bytes) -> None:
+        self.value, self.at = int.from_bytes(data, "little"), 0
+
+    def get(self, n: int) -> int:
+        self.at += n
+        return self.value >> (self.at - n) & ((1 << n) - 1)
+
+    def unary(self) -> int:
+        n = 0
+        while self.get(1):
+            n += 1
+        return n
+
+    def gamma(self) -> int:
+        m = self.unary()
+        return (1 << m) + self.get(m) - 1
+
+    def whole_bytes(self) -> int:
+        return (self.at + 7) // 8
+
+
+def width(alphabet: int) -> int:
+    return (alphabet - 1).bit_length()
+
+
+# --- envelope ---------------------------------------------------------------------------------
+
+
+def fields(data: bytes) -> dict[int, list[Any]]:
+    """Protobuf, as far as the header needs it."""
+    source, found = Bytes(data), dict[int, list[Any]]()
+    while source.at < len(data):
+        number, kind = divmod(source.varint(), 8)
+        match kind:
+            case 0:
+                value: Any = source.varint()
+            case 1:
+                value = int.from_bytes(source.take(8), "little")
+            case _:
+                assert kind == 2
+                value = source.blob()
+        found.setdefault(number, []).append(value)
+    return found
+
+
+def packed(values: list[Any]) -> list[int]:
+    out = []
+    for value in values:
+        source = Bytes(value)
+        while source.at < len(value):
+            out.append(source.varint())
+    return out
+
+
+def manifest_digest(specs: list[Spec]) -> bytes:
+    h = hashlib.blake2b(digest_size=8, person=b"fp-manifest")
+    for name, shape, dtype in specs:
+        text = name.encode()
+        h.update(len(text).to_bytes(4, "little") + text + bytes([DTYPES.index(dtype), len(shape)]))
+        h.update(b"".join(extent.to_bytes(8, "little") for extent in shape))
+    return h.digest()
+
+
+def decode(blob: bytes, specs: list[Spec] | None) -> dict[str, NDArray[Any]]:
+    """Return the values of every frame by tensor name, and the header's fields under ``""``."""
+    source = Bytes(blob)
+    assert source.take(4) == b"FPU1"
+    checksum = source.take(8)
+    rest = blob[12:]
+    assert hashlib.blake2b(rest, digest_size=8, person=b"fp-envelope").digest() == checksum
+    header = fields(source.blob())
+    if specs is None:
+        specs = []
+        for entry in fields(header[9][0]).get(1, []):
+            spec = fields(entry)
+            dtype = DTYPES[spec.get(3, [0])[0]]
+            specs.append((spec[1][0].decode(), tuple(packed(spec.get(2, []))), dtype))
+    assert header[8] == [manifest_digest(specs)]
+    lengths = packed(header[13])
+    tensors = packed(header.get(10, [])) or range(len(lengths))
+    choices = packed(header.get(12, [])) or [0] * len(lengths)
+    out = {}
+    for tensor, choice, length in zip(tensors, choices, lengths, strict=True):
+        name, shape, dtype = specs[tensor]
+        flat = frame(Bytes(source.take(length)), header[11][choice], shape, dtype)
+        out[name] = flat.astype(dtype).reshape(shape)
+    assert source.rest() == b""
+    return out
+
+
+# --- frames -----------------------------------------------------------------------------------
+
+
+def frame(body: Bytes, text: bytes, shape: tuple[int, ...], dtype: str) -> NDArray[Any]:
+    recipe = Bytes(text)
+    assert recipe.varint() == 1
+    (stages,) = recipe.take(1)
+    size = count = math.prod(shape)
+    alphabet, undo = 0, []
+    for _ in range(stages):
+        count, alphabet, restore = stage(recipe, body, count, shape, dtype)
+        undo.append(restore)
+    values: NDArray[Any] = np.array(coded(recipe.varint(), body.rest(), count, alphabet), np.int64)
+    assert recipe.rest() == b""
+    for restore in reversed(undo):
+        values = restore(values)
+    assert values.size == size
+    return values
+
+
+def stage(recipe: Bytes, body: Bytes, n: int, shape: tuple[int, ...], dtype: str) -> Any:
+    match recipe.varint():
+        case 1:
+            planes = recipe.take(1) == b"\x01"
+            itemsize = np.dtype(dtype).itemsize
+
+            def exact(levels: NDArray[Any]) -> NDArray[Any]:
+                octets = levels.astype(np.uint8)
+                octets = octets.reshape(itemsize, -1).T if planes else octets
+                return np.frombuffer(octets.tobytes(), np.dtype(dtype).newbyteorder("<"))
+
+            return n * itemsize, 256, exact
+        case 2:
+            return n, 1 << 16, lambda v: v.astype("<u2").view("<f2").astype(np.float32)
+        case 3:
+            one = len(shape) < 2 or n < 4 * shape[0] or n == 0
+            scales = body.f32(1 if one else shape[0])
+            each = np.repeat(scales, n // scales.size)
+            return n, 255, lambda v: (v - 127).astype(np.float32) * each
+        case 4:
+            k = body.varint()
+            where = positions(body.blob(), k, n)
+
+            def select(values: NDArray[Any]) -> NDArray[Any]:
+                out = np.zeros(n, np.float32)
+                out[where] = values
+                return out
+
+            return k, 0, select
+        case 5:
+            return n, 0, lambda v: v
+        case 6:
+            magnitude = body.f32(1)[0]
+            return n, 2, lambda v: np.where(v == 1, -magnitude, magnitude).astype(np.float32)
+        case 7:
+            s, b = recipe.varint(), recipe.varint()
+            steps = body.f32(-(-n // b))
+            step = steps[np.arange(n) // b]
+            return n, 2 * s + 1, lambda v: (v - s).astype(np.float32) * step
+        case tag:
+            assert tag == 8
+            centroids = body.f32(body.take(1)[0] + 1)
+            return n, centroids.size, lambda v: centroids[v]
+
+
+def positions(body: bytes, k: int, n: int) -> list[int]:
+    if k in (0, n):
+        assert body == b""
+        return list(range(k))
+    mode, body = body[0], body[1:]
+    if mode == 0:
+        return coded(2, body, k, n)
+    if mode in (1, 2):
+        gaps = coded(6 if mode == 1 else 4, body, k, n - k + 1)
+        return [int(p) for p in np.cumsum(np.array(gaps) + 1) - 1]
+    octets = (n + 7) // 8
+    if mode == 4:
+        body = bytes(coded(4, body, octets, 256))
+    elif mode == 5:
+        halves = coded(4, body, 2 * octets, 16)
+        body = bytes(low | high << 4 for low, high in zip(halves[::2], halves[1::2], strict=True))
+    where = [i for i in range(n) if body[i // 8] >> i % 8 & 1]
+    assert len(where) == k
+    return where
+
+
+# --- coders -----------------------------------------------------------------------------------
+
+
+def coded(tag: int, data: bytes, n: int, alphabet: int) -> list[int]:
+    if n == 0 or alphabet == 1:
+        assert data == b""
+        return [0] * n
+    octets = 1 if alphabet <= 256 else 2 if alphabet <= 1 << 16 else 4
+    match tag:
+        case 1:
+            return [int(symbol) for symbol in np.frombuffer(data, f"<u{octets}")]
+        case 2:
+            bits = Bits(data)
+            return [bits.get(width(alphabet)) for _ in range(n)]
+        case 3:
+            plain = zstandard.ZstdDecompressor(format=zstandard.FORMAT_ZSTD1_MAGICLESS)
+            return coded(1, plain.decompress(data), n, alphabet)
+        case 4:
+            return rans(Bytes(data), n, alphabet)
+        case 5:
+            return huffman(Bytes(data), n, alphabet)
+        case 6:
+            return golomb(Bytes(data), n)
+        case _:
+            assert tag == 7
+            return background(Bytes(data), n, alphabet)
+
+
+def table(source: Bytes, tokens: int, kept: int) -> tuple[list[int], list[int]]:
+    bits = Bits(source.data[source.at :])
+    if bits.get(1):
+        first, last = bits.get(width(tokens)), bits.get(width(tokens))
+    else:
+        first = bits.gamma()
+        last = tokens - 1 - bits.gamma()
+    levels, extras = [0] * tokens, [0] * tokens
+    token, level, zeros = first, 0, 0
+    while token <= last:
+        if zeros == 2:
+            token += bits.gamma()
+            zeros = 0
+        if token == first:
+            level = bits.get(4)
+        else:
+            step = bits.unary()
+            falls = step and level and bits.get(1)
+            level += -step if falls else step
+        levels[token] = level
+        if level:
+            extras[token] = bits.get(min(kept, level - 1))
+        zeros = 0 if level else zeros + 1
+        token += 1
+    source.take(bits.whole_bytes())
+    return levels, extras
+
+
+def split(code: int, symbol: int) -> tuple[int, int]:
+    """Token and number of tail bits of a symbol."""
+    if code < 32:
+        return symbol >> code, code
+    d, m = divmod(code - 32, 4)
+    if symbol < 1 << d:
+        return symbol, 0
+    e = symbol.bit_length() - 1
+    return (1 << d) + ((e - d) << m) + (symbol >> (e - m) & ((1 << m) - 1)), e - m
+
+
+def join(code: int, tokens: list[int], tails: Bits) -> list[int]:
+    out = []
+    for token in tokens:
+        if code < 32:
+            out.append(token << code | tails.get(code))
+            continue
+        d, m = divmod(code - 32, 4)
+        if token < 1 << d:
+            out.append(token)
+            continue
+        above, fraction = divmod(token - (1 << d), 1 << m)
+        out.append(((1 << m) + fraction) << (above + d - m) | tails.get(above + d - m))
+    return out
+
+
+def frequencies(levels: list[int], extras: list[int], kept: int) -> list[int]:
+    weights = []
+    for level, extra in zip(levels, extras, strict=True):
+        k = min(kept, level - 1)
+        r = level - 1 - k
+        weights.append(((1 << k) + extra << r) + ((1 << r) // 2) if level else 0)
+    total = sum(weights)
+    f = [max((4096 * w + total // 2) // total, w > 0) for w in weights]
+    while sum(f) > 4096:
+        some = [i for i in range(len(f)) if f[i] > 1]
+        f[min(some, key=lambda i: weights[i] / (2 * f[i] - 1))] -= 1
+    while sum(f) < 4096:
+        some = [i for i in range(len(f)) if weights[i]]
+        f[max(some, key=lambda i: weights[i] / (2 * f[i] + 1))] += 1
+    return f
+
+
+def rans(source: Bytes, n: int, alphabet: int) -> list[int]:
+    (first,) = source.take(1)
+    mode, lanes, kept = first & 3, 1 << (first >> 2 & 7), KEPT[first >> 5]
+    if mode == 0:
+        return [source.varint()] * n
+    if mode == 1:
+        return coded(2, source.rest(), n, alphabet)
+    code = source.take(1)[0] if mode == 3 else 0
+    tokens = split(code, alphabet - 1)[0] + 1
+    f = frequencies(*table(source, tokens, kept), kept)
+    starts = np.cumsum([0, *f])
+    tail_bytes = source.varint() if code >= 32 else (code * n + 7) // 8
+    coded_bytes = Bytes(source.take(len(source.data) - source.at - tail_bytes))
+    sizes = [min(4, len(coded_bytes.data))] if lanes == 1 else [4] * lanes
+    states = [int.from_bytes(coded_bytes.take(size), "little") for size in sizes]
+    words = np.frombuffer(coded_bytes.rest(), "<u2").tolist()
+    out = []
+    for j in range(n):
+        x = states[j % lanes]
+        slot = x % 4096
+        token = int(np.searchsorted(starts, slot, side="right")) - 1
+        x = f[token] * (x >> 12) + slot - int(starts[token])
+        if x < 65536 and words:
+            x = 65536 * x + words.pop(0)
+        states[j % lanes] = x
+        out.append(token)
+    assert not words
+    assert set(states) == {0 if lanes == 1 else 65536}
+    return join(code, out, Bits(source.rest()))
+
+
+def huffman(source: Bytes, n: int, alphabet: int) -> list[int]:
+    (code,) = source.take(1)
+    if code == 255:
+        return [source.varint()] * n
+    tokens = split(code, alphabet - 1)[0] + 1
+    lengths, _ = table(source, tokens, 0)
+    book, value, before = {}, 0, 0
+    for length, token in sorted((length, token) for token, length in enumerate(lengths) if length):
+        value <<= length - before
+        book[length, value] = token
+        value, before = value + 1, length
+    bits = Bits(source.data[source.at :])
+    out = []
+    for _ in range(n):
+        value = length = 0
+        while (length, value) not in book:
+            value, length = value << 1 | bits.get(1), length + 1
+        out.append(book[length, value])
+    source.take(bits.whole_bytes())
+    return join(code, out, Bits(source.rest()))
+
+
+def golomb(source: Bytes, n: int) -> list[int]:
+    b = source.varint()
+    w = (b - 1).bit_length()
+    t = (1 << w) - b
+    bits = Bits(source.rest())
+    out = []
+    for _ in range(n):
+        quotient = bits.unary()
+        r = bits.get(w - 1) if w else 0
+        if w and r >= t:
+            r = (r << 1 | bits.get(1)) - t
+        out.append(quotient * b + r)
+    return out
+
+
+def background(source: Bytes, n: int, alphabet: int) -> list[int]:
+    (mode,) = source.take(1)
+    if mode == 0:
+        return huffman(source, n, alphabet)
+    (common,) = source.take(1)
+    k = source.varint()
+    where = positions(source.blob(), k, n)
+    out = [common] * n
+    for i, symbol in zip(where, coded(2, source.rest(), k, alphabet - 1), strict=True):
+        out[i] = symbol + (symbol >= common)
+    return out
