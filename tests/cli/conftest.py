@@ -87,7 +87,11 @@ def compared(tmp_path_factory: pytest.TempPathFactory) -> Comparison:
     """Compare two codecs with two seeds: stopped after the first run, then to the end."""
     folder = tmp_path_factory.mktemp("compared") / "all"
     words = ("compare", "--codecs", "none,stc/int8", "--seeds", "2", *SMALL, "--out", str(folder))
-    script = "from flowerpress.simulations.cli import main; main()"
+    # Whoever runs these tests in the background may have told them to ignore Ctrl-C.
+    script = (
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+        "from flowerpress.simulations.cli import main; main()"
+    )
     process = subprocess.Popen(
         [sys.executable, "-c", script, *words],
         stdout=subprocess.PIPE,
