@@ -59,7 +59,7 @@ MANIFEST = Manifest.of(ARRAYS)
 PRESETS = [
     "none",
     "lossless",
-    "lossless(coder=zstd)",
+    "lossless(coder=rans)",
     "fp16(coder=rans)",
     "int8",
     "int8(coder=huffman)",

@@ -23,7 +23,7 @@ QUICK = settings(deadline=None, max_examples=80)
 SPELLINGS = [
     "none",
     "lossless",
-    "lossless(coder=zstd)",
+    "lossless(coder=rans)",
     "fp16",
     "fp16(coder=rans)",
     "int8",
@@ -103,7 +103,7 @@ def test_defaults() -> None:
         name: preset(name).plan(manifest).codecs[0].describe() for name in PRESETS
     } == {
         "none": "exact bytes > raw",
-        "lossless": "exact bytes by plane > rans",
+        "lossless": "exact bytes by plane > zstd",
         "fp16": "fp16 > raw",
         "int8": "int8 > rans",
         "topk": "top-k 1% > fp16 > rans",

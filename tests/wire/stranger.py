@@ -17,19 +17,6 @@ DTYPES = [
     *("float32", "float16", "float64", "int8", "int16", "int32"),
     *("int64", "uint8", "uint16", "uint32", "uint64", "bool"),
 ]
-    "float32",
-    "float16",
-    "float64",
-    "int8",
-    "int16",
-    "int32",
-    "int64",
-    "uint8",
-    "uint16",
-    "uint32",
-    "uint64",
-    "bool",
-]
 Spec = tuple[str, tuple[int, ...], str]
 KEPT = (0, 1, 2, 3, 4, 6, 8, 11)
 

@@ -20,7 +20,7 @@ from flowerpress.protos.envelope import Kind, Update, pack
 CASES = [
     "none",
     "lossless",
-    "lossless(coder=zstd)",
+    "lossless(coder=rans)",
     "fp16",
     "fp16(coder=rans)",
     "int8",

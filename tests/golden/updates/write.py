@@ -19,7 +19,7 @@ from flowerpress.protos.envelope import Kind, Update, pack
 HERE = Path(__file__).parent
 CASES = {
     "none": "none",
-    "lossless": "lossless",
+    "lossless": "lossless(coder=rans)",
     "lossless-zstd": "lossless(coder=zstd)",
     "fp16": "fp16",
     "fp16-rans": "fp16(coder=rans)",
@@ -34,7 +34,8 @@ CASES = {
     "stc-bitmap": "stc(density=0.1, positions=bitmap)",
     "fedzip": "fedzip(density=0.1)",
 }
-# Their bytes depend on another library: its compressor, its stream of random numbers.
+# Their bytes depend on another library: its compressor, its stream of random numbers. They must
+# decode, and need not be written the same way again.
 NOT_OURS = ("lossless-zstd", "qsgd")
 
 
