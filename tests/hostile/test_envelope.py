@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from flowerpress.compression import (
     DTYPES,
     ChecksumError,
+    Context,
     FormatError,
     Frame,
     LimitError,
@@ -36,7 +37,7 @@ from flowerpress.compression import (
     preset,
 )
 from flowerpress.compression.pipeline import Pipeline
-from flowerpress.compression.stages import Exact, Half
+from flowerpress.compression.stages import Exact, Half, TopK
 from flowerpress.protos import update_pb2 as pb
 from flowerpress.protos.delivery import MAX_UPDATES, join, split
 from flowerpress.protos.envelope import (
@@ -546,6 +547,18 @@ def test_bodies_that_want_memory(name: str) -> None:
         except WireError as error:
             field = error.field
     assert field is None or first.name in field
+
+
+@pytest.mark.parametrize("density", [1.0, 0.9, 0.1])
+@pytest.mark.parametrize("mode", ["address", "golomb", "rans", "bitmap"])
+def test_the_largest_lists_of_positions(mode: str, density: float) -> None:
+    spec = TensorSpec("w", (500_000,))
+    x = np.random.default_rng(0).standard_normal(spec.shape).astype(np.float32)
+    codec = Pipeline([TopK(density, mode), Half()], "rans")
+    body = memoryview(codec.encode(x, spec, Context()))
+    codec.decode(body, spec)  # compiles
+    with no_more_than(6 * spec.nbytes):
+        codec.decode(body, spec)
 
 
 def test_a_flood_of_frames_shares_one_view_of_the_bytes() -> None:
