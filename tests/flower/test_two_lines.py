@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+from flwr.app import MetricRecord, RecordDict
 from flwr.serverapp.strategy import (
     FedAdam,
     FedAvg,
@@ -105,6 +106,21 @@ def test_a_client_may_choose_its_own_uplink(start: Start) -> None:
     sent = strategy.meter.of(1).uplink
     assert sent.total * 3 < sent.raw
     assert not strategy.rejections
+
+
+@pytest.mark.parametrize("codec", ["none", "stc"])
+def test_metrics_are_aggregated_once_from_all_clients(codec: str, start: Start) -> None:
+    seen: list[list[float]] = []
+
+    def aggregate(contents: list[RecordDict], weighted_by: str) -> MetricRecord:
+        counts = [float(str(c.metric_records["metrics"][weighted_by])) for c in contents]
+        seen.append(sorted(counts))
+        return MetricRecord({"clients": len(contents)})
+
+    strategy = Pressed(FedAvg(train_metrics_aggr_fn=aggregate), uplink=codec, seed=0)
+    result = start(strategy, [press()], rounds=2)
+    assert seen == [[10.0, 11.0, 12.0, 13.0]] * 2
+    assert result.train_metrics_clientapp[2] == MetricRecord({"clients": 4})
 
 
 def test_the_mod_is_idle_under_a_strategy_that_is_not_pressed(start: Start) -> None:

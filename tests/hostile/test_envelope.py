@@ -84,7 +84,7 @@ def update_of(text: str, *, with_manifest: bool = False) -> Update:
 
 def seal(rest: bytes) -> bytes:
     """Return the envelope with a right checksum over ``rest`` (header length, header, bodies)."""
-    checksum = hashlib.blake2b(rest, digest_size=8, person=b"fp-envelope").digest()
+    checksum = hashlib.sha256(MAGIC + rest).digest()[:8]
     return MAGIC + checksum + rest
 
 

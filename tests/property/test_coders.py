@@ -77,8 +77,15 @@ def test_round_trip(each: Coder, case: tuple[NDArray[np.int64], int]) -> None:
     assert decoded.flags.writeable
     np.testing.assert_array_equal(decoded, symbols)
     for cut in {0, len(body) // 2, len(body) - 1} - {len(body), -1}:
-        with pytest.raises(WireError):
-            each.decode(body[:cut], symbols.size, alphabet)
+        try:
+            other = each.decode(body[:cut], symbols.size, alphabet)
+        except WireError:
+            continue
+        # A single rANS lane starts from zero: two bytes less, and no way to tell that its end is
+        # missing. The envelope's checksum can.
+        assert each.name == "rans"
+        assert body[0] >> 2 & 7 == 0
+        assert other.size == symbols.size
     with pytest.raises(WireError):
         each.decode(body + b"\0", symbols.size, alphabet)
 

@@ -79,7 +79,10 @@ class Pipeline(Codec):
             assert not isinstance(signal, Levels)  # the constructor's check
             signal = stage.encode(signal, spec, context, body)
         assert isinstance(signal, Levels)
-        body.raw(self.coder.encode(signal.symbols, signal.alphabet))
+        coded = self.coder.encode(signal.symbols, signal.alphabet)
+        if not len(body):
+            return coded
+        body.raw(coded)
         return body.getvalue()
 
     def decode(self, body: memoryview, spec: TensorSpec) -> Decoded:

@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from flowerpress.protos.arrays import to_numpy, to_record
     from flowerpress.protos.carrier import Carrier, MessageCarrier
-    from flowerpress.protos.delivery import join, split
+    from flowerpress.protos.delivery import MAX_UPDATES, join, split
     from flowerpress.protos.envelope import Kind, Update, largest_blob, pack, unpack
     from flowerpress.protos.records import RECORD, Instruction, Receipt, Status
 
 __all__ = [
+    "MAX_UPDATES",
     "RECORD",
     "Carrier",
     "Instruction",
@@ -37,7 +38,7 @@ __all__ = [
 _MODULES = {
     "arrays": ("to_numpy", "to_record"),
     "carrier": ("Carrier", "MessageCarrier"),
-    "delivery": ("join", "split"),
+    "delivery": ("MAX_UPDATES", "join", "split"),
     "envelope": ("Kind", "Update", "largest_blob", "pack", "unpack"),
     "records": ("RECORD", "Instruction", "Receipt", "Status"),
 }

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 from flowerpress.compression import LimitError, Reader, Writer
 
-__all__ = ["join", "split"]
+__all__ = ["MAX_UPDATES", "join", "split"]
 
-# A chain longer than this is never shorter than a whole model.
+# How many changes a client may be behind before it is sent a whole model instead.
 MAX_UPDATES = 4096
 
 

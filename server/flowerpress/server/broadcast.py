@@ -26,7 +26,7 @@ from flowerpress.compression import (
     encode_frames,
     model_digest,
 )
-from flowerpress.protos import Kind, Update, pack
+from flowerpress.protos import MAX_UPDATES, Kind, Update, pack
 
 __all__ = ["Broadcast", "Packed"]
 
@@ -111,7 +111,10 @@ class Broadcast:
             self._advance(manifest, held)
             self._changes.append(self._pack(Kind.DELTA, frames, base))
             # Beyond the size of a model, sending one is shorter than the chain.
-            while sum(len(change.blob) for change in self._changes) > manifest.nbytes:
+            while (
+                len(self._changes) >= MAX_UPDATES
+                or sum(len(change.blob) for change in self._changes) > manifest.nbytes
+            ):
                 self._changes.popleft()
         self._source = source
 

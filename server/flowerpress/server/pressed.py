@@ -213,15 +213,21 @@ class Pressed(Strategy):
             return None, None
         if not aggregator or weight_key is None:
             return self.inner.aggregate_train(server_round, [*accepted, *errors])
+        inner: Any = self.inner
         contents = [reply.content for reply in accepted]
-        metrics = self.inner.train_metrics_aggr_fn(contents, weight_key)  # type: ignore[attr-defined]
+        aggregate_metrics = inner.train_metrics_aggr_fn
+        metrics: MetricRecord = aggregate_metrics(contents, weight_key)
         model = aggregator.result()
         if not all(np.isfinite(array).all() for array in model.values()):
             log(WARNING, "flowerpress: the mean of the updates overflows; the model stays as it is")
             return None, metrics
         mean = _one_reply(accepted, self._round.key, model, weight_key)
-        arrays, _ = self.inner.aggregate_train(server_round, [mean, *errors])
-        return arrays, metrics
+        # The inner strategy would aggregate the metrics of the one reply that it is given.
+        inner.train_metrics_aggr_fn = lambda *_: metrics
+        try:
+            return self.inner.aggregate_train(server_round, [mean, *errors])
+        finally:
+            inner.train_metrics_aggr_fn = aggregate_metrics
 
     def aggregate_evaluate(
         self, server_round: int, replies: Iterable[Message]
