@@ -46,8 +46,8 @@ class MessageCarrier:
 
     def detach(self, content: RecordDict, key: str, limit: int | None) -> bytes | None:
         """Take the blob out of the record ``key``."""
-        record = content.array_records.get(key)
-        if record is None:
+        record = content.get(key)
+        if not isinstance(record, ArrayRecord):
             return None
         if list(record) != [_BLOB] or record[_BLOB].stype != BLOB_STYPE:
             raise FormatError(key, "arrays where one flowerpress blob was expected")

@@ -3,11 +3,12 @@
     magic "FPU1" | checksum 8 | header length (varint) | header (protobuf) | bodies
 
 The checksum is 8 bytes of a SHA-256 over everything else, so one flipped bit anywhere is an
-error, whatever a codec's own format could notice. Sizes are checked against the receiver's manifest before the
-checksum, the checksum before anything is parsed, and every body is a view of the received bytes.
-Parsing takes at most 32 times the header's size (empty submessages are the worst that protobuf
-has), and the header is capped by ``Limits``; so what a sender writes decides how much is allocated
-only where a receiver knows no tensors yet and takes the sender's, up to ``Limits.max_elements``.
+error, whatever a codec's own format could notice. Sizes are checked against the receiver's
+manifest before the checksum, the checksum before anything is parsed, and every body is a view of
+the received bytes. Parsing takes at most 32 times the header's size (empty submessages are the
+worst that protobuf has), and the header is capped by ``Limits``; so what a sender writes decides
+how much is allocated only where a receiver knows no tensors yet and takes the sender's, up to
+``Limits.max_elements``.
 """
 
 from __future__ import annotations

@@ -71,9 +71,10 @@ class Instruction:
         Raises:
             WireError: not an instruction, or one of another protocol version.
         """
-        if RECORD not in content.config_records:
+        record = content.get(RECORD)
+        if not isinstance(record, ConfigRecord):
             return None
-        return cls(**_fields(_read(content, pb.Instruction())))
+        return cls(**_fields(_read(record, pb.Instruction())))
 
 
 @dataclass(frozen=True)
@@ -98,9 +99,10 @@ class Receipt:
         Raises:
             WireError: missing, or not a receipt of this protocol version.
         """
-        if RECORD not in content.config_records:
+        record = content.get(RECORD)
+        if not isinstance(record, ConfigRecord):
             raise FormatError("receipt", "missing: does the ClientApp have the press() mod?")
-        fields = _fields(_read(content, pb.Receipt()))
+        fields = _fields(_read(record, pb.Receipt()))
         if fields["status"] not in list(Status):
             raise FormatError("receipt.status", f"unknown status {fields['status']}")
         fields["status"] = Status(fields["status"])
@@ -113,9 +115,9 @@ def _write(content: RecordDict, message: pb.Instruction | pb.Receipt) -> None:
     content[RECORD] = ConfigRecord({_KEY: message.SerializeToString(deterministic=True)})
 
 
-def _read(content: RecordDict, message: _M) -> _M:
+def _read(record: ConfigRecord, message: _M) -> _M:
     name = type(message).__name__.lower()
-    text = content.config_records[RECORD].get(_KEY)
+    text = record.get(_KEY)
     if not isinstance(text, bytes):
         raise FormatError(name, "the other side speaks another version; upgrade the older one")
     if len(text) > _LARGEST:
