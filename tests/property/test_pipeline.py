@@ -34,6 +34,7 @@ from flowerpress.compression import (
     apply_frames,
     compensate,
     decode_frames,
+    difference,
     encode_frames,
     model_digest,
     preset,
@@ -349,8 +350,11 @@ def test_model_digests_tell_bits_apart() -> None:
 
 def test_matching_a_model() -> None:
     manifest = Manifest((TensorSpec("a", (2,)), TensorSpec("b", ())))
-    a, b = np.zeros(2), np.zeros(())
-    assert [x is y for x, y in zip(manifest.match({"b": b, "a": a}), (a, b), strict=True)] == [1, 1]
+    a, b = np.zeros(2, np.float32), np.zeros((), np.float32)
+    matched = manifest.match({"b": b, "a": a})
+    assert list(matched) == ["a", "b"]
+    assert matched["a"] is a
+    assert matched["b"] is b
     for arrays, message in (
         ({"a": a}, "missing from the model: b"),
         ({"a": a, "b": b, "c": b}, "not in the model that training began with: c"),
@@ -358,6 +362,39 @@ def test_matching_a_model() -> None:
     ):
         with pytest.raises(ManifestError, match=message):
             manifest.match(arrays)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "given", "expected"),
+    [
+        ("float32", np.array([1.5, 1e300]), np.array([1.5, np.inf], "f4")),
+        ("int64", np.array([1.4, 6.6]), np.array([1, 7])),
+        ("uint8", np.array([3, 255], np.int64), np.array([3, 255], np.uint8)),
+        ("bool", np.array([0.2, 1.7]), np.array([False, True])),
+        # For a codec to refuse.
+        ("int32", np.array([1e30, 0]), np.array([1e30, 0])),
+        ("int32", np.array([np.nan, 0]), np.array([np.nan, 0])),
+        ("bool", np.array([np.nan, 0]), np.array([np.nan, 0])),
+        ("uint8", np.array([-1, 0]), np.array([-1, 0])),
+    ],
+)
+def test_matching_narrows_what_was_widened(
+    dtype: str, given: NDArray[Any], expected: NDArray[Any]
+) -> None:
+    found = Manifest((TensorSpec("a", (2,), dtype),)).match({"a": given})["a"]
+    np.testing.assert_array_equal(found, expected, strict=True)
+
+
+def test_a_difference_is_taken_in_the_widest_of_the_dtypes() -> None:
+    manifest = Manifest((TensorSpec("a", (1,), "float64"), TensorSpec("n", (1,), "int64")))
+    before = {"a": np.array([1e9]), "n": np.array([5])}
+    after = {"a": np.array([1e9 + 1]), "n": np.array([6])}
+    change = difference(manifest, after, before)
+    np.testing.assert_array_equal(change["a"], np.ones(1, np.float32), strict=True)
+    assert change["n"] is after["n"]
+    half = Manifest((TensorSpec("h", (1,), "float16"),))
+    top = np.array([6e4], np.float16)
+    assert difference(half, {"h": top}, {"h": -top})["h"].item() == 2 * float(top[0])
 
 
 @pytest.mark.parametrize(

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
+from copy import copy
 from dataclasses import replace
 from logging import WARNING
-from typing import Any
 
 import numpy as np
-from flwr.app import Context, Message, MessageType, RecordDict
+from flwr.app import ArrayRecord, Context, Message, MessageType, RecordDict
 from flwr.clientapp.typing import ClientAppCallable, Mod
 from flwr.supercore import log
-from numpy.typing import NDArray
 
 from flowerpress.client.held import Held, apply, load, save
 from flowerpress.compression import (
@@ -20,11 +19,13 @@ from flowerpress.compression import (
     Manifest,
     WireError,
     compensate,
+    difference,
     encode_frames,
     preset,
     residual,
 )
 from flowerpress.protos import (
+    RECORD,
     Carrier,
     Instruction,
     Kind,
@@ -105,12 +106,10 @@ def _pressed(
         return _reply(RecordDict(), Receipt(Status.NEED_MODEL, 0), message)
     save(context, held)
 
-    message.content = RecordDict(
-        {
-            **{k: v for k, v in message.content.items() if k != instruction.arrays},
-            instruction.arrays: held.model,
-        }
-    )
+    # A record of the app's own: some apps train in place, and what is held must stay as it is.
+    own = ArrayRecord({name: copy(array) for name, array in held.model.items()})
+    rest = {k: v for k, v in message.content.items() if k not in (instruction.arrays, RECORD)}
+    message.content = RecordDict({instruction.arrays: own, **rest})
     reply = call_next(message, context)
     if reply.has_error():
         return reply
@@ -140,17 +139,15 @@ def _update(
     before = to_numpy(held.model)
     manifest = Manifest.of(before)
     (record,) = content.array_records.values()
-    after = to_numpy(record)
-    manifest.match(after)
+    after = manifest.match(to_numpy(record))
 
     plan = preset(uplink or instruction.uplink).plan(manifest)
     sequence = max(held.sequence, instruction.watermark) + 1
     if plan.lossless:
-        kind, tensors = Kind.MODEL, {k: _as(after[k], before[k]) for k in before}
+        kind, tensors = Kind.MODEL, after
     else:
         kind = Kind.DELTA
-        delta = {s.name: _change(after[s.name], before[s.name], s.is_float) for s in manifest.specs}
-        tensors = compensate(manifest, delta, held.residuals)
+        tensors = compensate(manifest, difference(manifest, after, before), held.residuals)
     frames, decoded = encode_frames(manifest, plan, tensors, _generator(instruction, context))
     update = Update(
         kind=kind,
@@ -164,24 +161,6 @@ def _update(
     )
     rest = residual(manifest, plan, tensors, decoded)
     return replace(held, sequence=sequence, residuals=rest), pack(update)
-
-
-def _change(after: NDArray[Any], before: NDArray[Any], is_float: bool) -> NDArray[Any]:
-    """Return the change in float32, or the new values of a tensor of integers."""
-    if not is_float:
-        return _as(after, before)
-    with np.errstate(invalid="ignore", over="ignore"):
-        change: NDArray[Any] = np.subtract(after, before, dtype=np.float32, casting="same_kind")
-    return change
-
-
-def _as(array: NDArray[Any], like: NDArray[Any]) -> NDArray[Any]:
-    # Some apps widen buffers (torch counters averaged to floats): the manifest's dtype rules.
-    if array.dtype == like.dtype:
-        return array
-    return (
-        np.rint(array).astype(like.dtype) if like.dtype.kind in "iu" else array.astype(like.dtype)
-    )
 
 
 def _generator(instruction: Instruction, context: Context) -> np.random.Generator:

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
         apply_frames,
         compensate,
         decode_frames,
+        difference,
         encode_frames,
         residual,
     )
@@ -78,6 +79,7 @@ __all__ = [
     "apply_frames",
     "compensate",
     "decode_frames",
+    "difference",
     "encode_frames",
     "model_digest",
     "preset",
@@ -118,6 +120,7 @@ _MODULES = {
         "apply_frames",
         "compensate",
         "decode_frames",
+        "difference",
         "encode_frames",
         "residual",
     ),

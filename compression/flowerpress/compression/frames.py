@@ -27,6 +27,7 @@ __all__ = [
     "apply_frames",
     "compensate",
     "decode_frames",
+    "difference",
     "encode_frames",
     "residual",
 ]
@@ -128,6 +129,27 @@ def apply_frames(
         if spec.is_float and not np.isfinite(total).all():
             raise NonFiniteError(f"frame[{spec.name!r}]", f"overflows {spec.dtype} in the model")
         out[spec.name] = total.reshape(spec.shape)
+    return out
+
+
+def difference(
+    manifest: Manifest, after: Mapping[str, NDArray[Any]], before: Mapping[str, NDArray[Any]]
+) -> dict[str, NDArray[Any]]:
+    """Return what a delta codes: ``after - before`` in float32, tensors of integers as values.
+
+    Double precision is subtracted as such and rounded afterwards. What overflows becomes infinite
+    or NaN, which no codec encodes.
+    """
+    out: dict[str, NDArray[Any]] = {}
+    with np.errstate(over="ignore", invalid="ignore"):
+        for spec in manifest.specs:
+            new = after[spec.name]
+            if spec.is_float:
+                old = before[spec.name]
+                wide = np.result_type(new, old, np.float32)  # half precision would overflow
+                change = np.subtract(new, old, dtype=wide)
+                new = change.astype(np.float32, casting="same_kind", copy=False)
+            out[spec.name] = new
     return out
 
 

@@ -141,8 +141,11 @@ class Manifest:
                 "manifest", f"{self.size} elements, at most {limits.max_elements} are accepted"
             )
 
-    def match(self, arrays: Mapping[str, NDArray[Any]]) -> list[NDArray[Any]]:
-        """Return ``arrays`` in manifest order.
+    def match(self, arrays: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        """Return ``arrays`` in the manifest's order, and in its dtypes where their values fit.
+
+        Apps and strategies widen tensors: float32 to float64, counters to averages of counters,
+        which are rounded here. What does not fit is returned as it is, for a codec to refuse.
 
         Raises:
             ManifestError: a tensor is missing, unexpected, or has another shape.
@@ -160,7 +163,22 @@ class Manifest:
                     f"tensors[{spec.name!r}]",
                     f"shape {arrays[spec.name].shape}, the model has {spec.shape}",
                 )
-        return [arrays[spec.name] for spec in self.specs]
+        return {spec.name: _narrowed(arrays[spec.name], spec) for spec in self.specs}
+
+
+def _narrowed(array: NDArray[Any], spec: TensorSpec) -> NDArray[Any]:
+    dtype = np.dtype(spec.dtype)
+    if array.dtype == dtype:
+        return array
+    if spec.is_float:
+        with np.errstate(over="ignore"):
+            return array.astype(dtype, casting="same_kind")
+    whole = np.asarray(np.rint(array)) if array.dtype.kind == "f" else array
+    if dtype.kind == "b":
+        whole = np.asarray(np.clip(whole, 0, 1))
+    with np.errstate(invalid="ignore"):
+        own = whole.astype(dtype)
+    return own if np.array_equal(own, whole) else array
 
 
 def model_digest(manifest: Manifest, arrays: Mapping[str, NDArray[Any]]) -> bytes:

@@ -23,6 +23,7 @@ from flowerpress.compression import (
     Manifest,
     Preset,
     apply_frames,
+    difference,
     encode_frames,
     model_digest,
 )
@@ -84,7 +85,7 @@ class Broadcast:
             EncodeError: NaN, infinity or overflow.
         """
         manifest = self._manifest or Manifest.of(model)
-        manifest.match(model)
+        model = manifest.match(model)
         source = model_digest(manifest, model)
         if source == self._source:
             return
@@ -98,13 +99,7 @@ class Broadcast:
             self._advance(manifest, held)
             self._model = self._pack(Kind.MODEL, frames, b"", with_manifest=True)
         else:
-            with np.errstate(over="ignore", invalid="ignore"):
-                change = {
-                    s.name: np.subtract(model[s.name], self.held[s.name], dtype=np.float32)
-                    if s.is_float
-                    else model[s.name]
-                    for s in manifest.specs
-                }
+            change = difference(manifest, model, self.held)
             frames, _ = encode_frames(manifest, plan, change, rng)
             base = self.digest
             held = apply_frames(manifest, self.held, frames, change=True)
