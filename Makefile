@@ -1,5 +1,6 @@
 # Two commands for a fresh machine with Python 3.11 or newer and nothing else:
-#   make simulate    install, then compare codecs on the embedded data set (about three minutes)
+#   make simulate    install, then compare codecs on the embedded data set (two minutes); the runs
+#                    stay in runs/first, and one that was stopped goes on where it was
 #   make test        install, then everything that CI runs
 # Both keep to a virtual environment in .venv.
 
@@ -13,7 +14,7 @@ PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c co
 
 simulate: $(VENV)/.simulation
 	$(BIN)/flowerpress compare --task digits --codecs "none,int8,stc,fedzip" --seeds 3 \
-		--workers 2 --out $(OUT) --overwrite
+		--rounds 30 --workers 2 --out $(OUT)
 
 test: check
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow"
@@ -35,13 +36,15 @@ clean:
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
 $(BIN)/python:
-	$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(v < (3, 11) and "flowerpress needs Python 3.11 or newer, this is %d.%d; try make PYTHON=python3.11" % v[:2])'
+	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(v < (3, 11) and "flowerpress needs Python 3.11 or newer, this is %d.%d; try make PYTHON=python3.11" % v[:2])'
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.simulation: pyproject.toml constraints.txt | $(BIN)/python
+	@echo "Installing into $(VENV); this takes a minute or two the first time."
 	$(PIP) -e ".[simulation]"
 	touch $@
 
 $(VENV)/.dev: pyproject.toml constraints.txt | $(BIN)/python
+	@echo "Installing into $(VENV) with the tools for development."
 	$(PIP) -e ".[simulation,dev]"
 	touch $@ $(VENV)/.simulation

@@ -42,7 +42,7 @@ from flowerpress.protos.envelope import Kind, Update, pack
 Arrays = dict[str, NDArray[Any]]
 
 CODECS = (
-    "none,lossless,lossless(coder=zstd),fp16,fp16(coder=rans),int8,int8(coder=zstd),"
+    "none,lossless,lossless(coder=rans),fp16,fp16(coder=rans),int8,int8(coder=zstd),"
     "topk,qsgd,qsgd(levels=1,norm=l2),stc,stc(positions=golomb),fedzip"
 )
 SEED = 0
