@@ -127,6 +127,7 @@ ATTACKS: dict[str, tuple[Tamper, str, str]] = {
         "length",
     ),
     "NaN metric": (with_metrics(loss=float("nan")), "FormatError", "metrics['loss']"),
+    "huge metric": (with_metrics(loss=10**400), "FormatError", "metrics['loss']"),
     "negative count": (
         with_metrics(**{"num-examples": -5}),
         "FormatError",
@@ -282,13 +283,26 @@ def test_other_records_than_most_clients_have_do_not_end_the_run(
     assert all(np.isfinite(array).all() for array in arrays_of(result).values())
 
 
-def test_updates_that_overflow_leave_the_model_as_it_was(start: Start, first_model: Arrays) -> None:
-    def huge(update: Update) -> Update:
-        manifest = Manifest.of(model())
-        values = {k: np.full_like(v, 3e38) for k, v in model().items()}
-        frames, _ = encode_frames(manifest, preset("none").plan(manifest), values, None)
-        return replace(update, frames=frames)
+def huge(update: Update) -> Update:
+    manifest = Manifest.of(model())
+    values = {k: np.full_like(v, 3e38) for k, v in model().items()}
+    frames, _ = encode_frames(manifest, preset("none").plan(manifest), values, None)
+    return replace(update, frames=frames)
 
+
+def test_a_change_that_overflows_the_model_never_reaches_a_robust_strategy(
+    start: Start, first_model: Arrays
+) -> None:
+    shifted = {k: v + np.float32(1e38) for k, v in first_model.items()}
+    inner = FedMedian(fraction_evaluate=0.0)
+    strategy = Pressed(inner, uplink="int8", first="none", seed=0)
+    result = start(strategy, [attacker(on_update(huge)), press()], rounds=1, arrays=shifted)
+    (rejection,) = strategy.rejections
+    assert (rejection.error, rejection.field) == ("NonFiniteError", "frame['conv.weight']")
+    assert all(np.isfinite(array).all() for array in arrays_of(result).values())
+
+
+def test_updates_that_overflow_leave_the_model_as_it_was(start: Start, first_model: Arrays) -> None:
     heavy = with_metrics(**{"num-examples": 1e15})
     mods = [attacker(heavy), attacker(on_update(huge)), press()]
     shifted = {k: v + np.float32(1e38) for k, v in first_model.items()}

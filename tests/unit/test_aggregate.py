@@ -115,9 +115,10 @@ def test_the_mean_of_models_is_flowers_own_to_the_bit() -> None:
         np.testing.assert_array_equal(mean[name], array.numpy(), strict=True)
 
 
-def test_a_mean_of_nothing_is_refused() -> None:
-    with pytest.raises(ZeroDivisionError):
-        StreamingMean(Manifest.of(model(0)), model(0), model(0)).result()
+@pytest.mark.parametrize("mean", [StreamingMean, FlowerMean])
+def test_a_mean_of_nothing_is_refused(mean: type[StreamingMean | FlowerMean]) -> None:
+    with pytest.raises(ZeroDivisionError, match="no update"):
+        mean(Manifest.of(model(0)), model(0), model(0)).result()
 
 
 def test_the_meter_adds_up_by_every_key() -> None:

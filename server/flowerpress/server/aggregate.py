@@ -15,7 +15,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from flowerpress.compression import Manifest
+from flowerpress.compression import Manifest, NonFiniteError
 from flowerpress.protos import Kind
 from flowerpress.server.intake import Received
 
@@ -28,7 +28,11 @@ class Aggregator(Protocol):
     """Averages updates."""
 
     def accumulate(self, update: Received, weight: float) -> None:
-        """Take one update with a positive weight."""
+        """Take one update with a positive weight.
+
+        Raises:
+            NonFiniteError: the update leads to a model that its dtype cannot hold; not taken.
+        """
 
     def result(self) -> dict[str, NDArray[Any]]:
         """Return the averaged model, in the manifest's dtypes.
@@ -108,6 +112,8 @@ class FlowerMean:
 
     def result(self) -> dict[str, NDArray[Any]]:
         """Read the models back one tensor at a time and average them."""
+        if not self._weights:
+            raise ZeroDivisionError("no update was accumulated")
         total = sum(self._weights)
         factors = [weight / total for weight in self._weights]
         sums: list[NDArray[Any]] = []
@@ -121,9 +127,10 @@ class FlowerMean:
                     sums[index] += value * factor
         out = {}
         for spec, mean in zip(self._manifest.specs, sums, strict=True):
-            lag = self._model[spec.name].reshape(-1) - self._held[spec.name].reshape(-1)
-            if spec.is_float and lag.any():
-                mean += lag
+            if spec.is_float:
+                lag = self._model[spec.name].reshape(-1) - self._held[spec.name].reshape(-1)
+                if lag.any():
+                    mean += lag
             out[spec.name] = _cast(mean, spec.dtype).reshape(spec.shape)
         self._file.close()
         return out
@@ -135,18 +142,24 @@ def as_model(
     """Return the model that an update stands for: ``base`` plus the client's change from ``held``.
 
     Values come through bit for bit where ``base`` and ``held`` agree.
+
+    Raises:
+        NonFiniteError: a value overflows the tensor's dtype.
     """
     out = {}
     for index, decoded in update.decoded:
         spec = manifest.specs[index]
         if update.kind is Kind.DELTA and spec.is_float:
             flat = np.array(base[spec.name], order="C").reshape(-1)
-            decoded.add_to(flat)
+            with np.errstate(over="ignore"):
+                decoded.add_to(flat)
         else:
             flat = _cast(decoded.dense(), spec.dtype)
             if spec.is_float and base[spec.name] is not held[spec.name]:
                 lag = (base[spec.name] - held[spec.name]).reshape(-1)
                 flat = flat + lag if lag.any() else flat
+        if spec.is_float and not np.isfinite(flat).all():
+            raise NonFiniteError(f"frame[{spec.name!r}]", f"overflows {spec.dtype} in the model")
         out[spec.name] = flat.reshape(spec.shape)
     return out
 

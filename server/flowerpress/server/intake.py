@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import sys
 from dataclasses import dataclass
 
 from flwr.app import Message
@@ -123,8 +123,9 @@ def weight_of(reply: Message, key: str | None) -> float:
         raise FormatError("metrics", f"{len(records)} MetricRecords where one was expected")
     for name, value in records[0].items():
         values = value if isinstance(value, list) else [value]
-        if not all(math.isfinite(v) for v in values):
-            raise FormatError(f"metrics[{name!r}]", "NaN or infinity")
+        # Not isfinite, which fails on integers that no float holds.
+        if not all(abs(v) <= sys.float_info.max for v in values):
+            raise FormatError(f"metrics[{name!r}]", "NaN, infinity or beyond what a float holds")
     if key is None:
         return 1.0
     weight = records[0].get(key)

@@ -189,17 +189,18 @@ class Pressed(Strategy):
                 continue
             try:
                 update, weight = self._receive(reply, weight_key)
+                content = _without_arrays(reply.content)
+                if aggregator:
+                    aggregator.accumulate(update, weight)
+                else:
+                    broadcast = self._broadcast
+                    # A change counts from the server's model: what the downlink lost is not lost.
+                    model = as_model(update, broadcast.manifest, self._round.model, broadcast.held)
+                    content[self._round.key] = to_record(model)
             except WireError as error:
                 self._reject(reply, error)
                 continue
-            reply.content = _without_arrays(reply.content)
-            if aggregator:
-                aggregator.accumulate(update, weight)
-            else:
-                broadcast = self._broadcast
-                # A change counts from the server's model: what the downlink lost is not lost.
-                model = as_model(update, broadcast.manifest, self._round.model, broadcast.held)
-                reply.content[self._round.key] = to_record(model)
+            reply.content = content
             accepted.append(reply)
         self._note_silent()
         log(
