@@ -12,11 +12,10 @@ from flwr.common.constant import SUPERLINK_NODE_ID
 
 from flowerpress.simulations.app import make_client_app, make_server_app
 from flowerpress.simulations.config import SimulationConfig
+from flowerpress.simulations.engines.grid import LocalGrid, generators_kept, server_identity
+from flowerpress.simulations.engines.inline import InlineGrid
+from flowerpress.simulations.engines.workers import WorkerGrid
 from flowerpress.simulations.record import RoundRecord
-
-from .grid import LocalGrid, generators_kept, server_identity
-from .inline import InlineGrid
-from .workers import WorkerGrid
 
 __all__ = ["run_embedded"]
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
-from .grid import LocalGrid, answer, node_context
+from flowerpress.simulations.engines.grid import LocalGrid, answer, node_context
 
 __all__ = ["InlineGrid"]
 

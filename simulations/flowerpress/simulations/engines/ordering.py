@@ -19,7 +19,7 @@ from flwr.app import Message, RecordDict
 from flwr.serverapp import Grid
 from flwr.supercore.run import Run
 
-from .errors import EngineError
+from flowerpress.simulations.engines.errors import EngineError
 
 __all__ = ["OrderedGrid", "ordered"]
 

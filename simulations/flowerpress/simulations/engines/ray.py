@@ -27,9 +27,8 @@ from typing import IO
 
 from flowerpress.compression.errors import ConfigError
 from flowerpress.simulations.config import SimulationConfig
+from flowerpress.simulations.engines.errors import EngineError
 from flowerpress.simulations.record import RoundRecord, RunReader
-
-from .errors import EngineError
 
 __all__ = ["FlowerLink", "run_ray"]
 

@@ -23,8 +23,8 @@ from typing import BinaryIO, cast
 from flwr.app import Context
 from flwr.clientapp import ClientApp
 
-from .grid import answer, node_context
-from .pipe import Kind, from_bytes, read_frame, to_bytes, write_frame
+from flowerpress.simulations.engines.grid import answer, node_context
+from flowerpress.simulations.engines.pipe import Kind, from_bytes, read_frame, to_bytes, write_frame
 
 __all__ = ["main"]
 

@@ -20,9 +20,9 @@ from typing import BinaryIO, cast
 
 from flwr.app import Message
 
-from .errors import EngineError
-from .grid import FIRST_NODE, LocalGrid
-from .pipe import Kind, from_bytes, read_frame, to_bytes, write_frame
+from flowerpress.simulations.engines.errors import EngineError
+from flowerpress.simulations.engines.grid import FIRST_NODE, LocalGrid
+from flowerpress.simulations.engines.pipe import Kind, from_bytes, read_frame, to_bytes, write_frame
 
 __all__ = ["WorkerGrid"]
 
