@@ -83,9 +83,12 @@ def test_receipts_of_an_unknown_status() -> None:
 
 def test_long_complaints_are_cut() -> None:
     content = RecordDict()
-    replace(RECEIPT, error="e" * 2000, field="f" * 2000, message="m" * 2000).write(content)
+    # A message that names all of 50,000 missing tensors must not hide behind its own size.
+    replace(RECEIPT, error="e" * 2000, field="f" * 2000, message="m" * 600_000).write(content)
     receipt = Receipt.read(content)
     assert {len(receipt.error), len(receipt.field), len(receipt.message)} == {500}
+    longer = pb.Receipt(status=pb.Receipt.REFUSED, message="m" * 2000).SerializeToString()
+    assert len(Receipt.read(holding(**{"flowerpress/1": longer})).message) == 500
 
 
 def test_the_message_carrier() -> None:

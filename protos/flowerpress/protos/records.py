@@ -21,10 +21,11 @@ __all__ = ["RECORD", "Instruction", "Receipt", "Status"]
 
 RECORD = "flowerpress"
 _KEY = f"{RECORD}/1"  # the protocol's version
-# Far more than any instruction or receipt needs; what a client says of its error is cut below.
+# Far more than any instruction or receipt needs.
 _LARGEST = 16_384
-# What a client says of its own error is shown to people; it need not be longer than this.
+# What a client says of its own error is shown to people: both ends cut it to so many characters.
 _LONGEST_TEXT = 500
+_TEXTS = ("error", "field", "message")
 
 _M = TypeVar("_M", pb.Instruction, pb.Receipt)
 
@@ -90,7 +91,7 @@ class Receipt:
 
     def write(self, content: RecordDict) -> None:
         """Put the receipt into the content of a reply."""
-        _write(content, pb.Receipt(**asdict(self)))
+        _write(content, pb.Receipt(**_cut(asdict(self))))
 
     @classmethod
     def read(cls, content: RecordDict) -> Receipt:
@@ -106,9 +107,7 @@ class Receipt:
         if fields["status"] not in list(Status):
             raise FormatError("receipt.status", f"unknown status {fields['status']}")
         fields["status"] = Status(fields["status"])
-        for name in ("error", "field", "message"):
-            fields[name] = fields[name][:_LONGEST_TEXT]
-        return cls(**fields)
+        return cls(**_cut(fields))
 
 
 def _write(content: RecordDict, message: pb.Instruction | pb.Receipt) -> None:
@@ -127,6 +126,10 @@ def _read(record: ConfigRecord, message: _M) -> _M:
     except DecodeError as error:
         raise FormatError(name, "not a protobuf message") from error
     return message
+
+
+def _cut(fields: dict[str, Any]) -> dict[str, Any]:
+    return {k: v[:_LONGEST_TEXT] if k in _TEXTS else v for k, v in fields.items()}
 
 
 def _fields(message: pb.Instruction | pb.Receipt) -> dict[str, Any]:
