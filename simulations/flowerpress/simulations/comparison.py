@@ -202,8 +202,9 @@ class _Worker(threading.Thread):
                 break
             try:
                 error = self._one(planned)
-            except (ValueError, OSError) as broken:
+            except (ValueError, TypeError, KeyError, OSError) as broken:
                 error = f"what its process said cannot be read: {broken}"
+                self._kill()  # it may still talk of this run when the next one has begun
             if error and not self._over:
                 self._failures.append(f"{planned.label} seed {planned.config.seed}: {error}")
                 self._live.fail(planned.label, planned.config.seed, error)
@@ -213,6 +214,10 @@ class _Worker(threading.Thread):
         """End the process and start no other; a run under way is left unfinished."""
         with self._lock:
             self._over = True
+        self._kill()
+
+    def _kill(self) -> None:
+        with self._lock:
             if self._process is not None:
                 self._process.kill()
                 self._process.wait()
