@@ -7,7 +7,16 @@ import pytest
 import torch
 
 from flowerpress.compression.errors import ConfigError, UnknownNameError
-from flowerpress.simulations.partition import SCHEMES, Partition, parse_scheme, split
+from flowerpress.simulations.partition import (
+    Dirichlet,
+    Iid,
+    Natural,
+    Partition,
+    Scheme,
+    Shards,
+    read_scheme,
+    split,
+)
 from flowerpress.simulations.tasks import Data, Samples
 
 
@@ -36,20 +45,16 @@ def counts(part: Samples, indices: list[np.ndarray]) -> np.ndarray:
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("iid", ("iid", {})),
-        ("iid()", ("iid", {})),
-        ("dirichlet", ("dirichlet", {"alpha": 0.5})),
-        (" dirichlet ( alpha = 1e-1 ) ", ("dirichlet", {"alpha": 0.1})),
-        ("shards(per_client=3)", ("shards", {"per_client": 3})),
+        ("iid", Iid()),
+        ("iid()", Iid()),
+        ("dirichlet", Dirichlet(alpha=0.5)),
+        (" dirichlet ( alpha = 1e-1 ) ", Dirichlet(alpha=0.1)),
+        ("shards(per_client=3)", Shards(per_client=3)),
+        ("natural", Natural()),
     ],
 )
-def test_schemes_are_read(text: str, expected: tuple[str, dict[str, float]]) -> None:
-    assert parse_scheme(text) == expected
-
-
-def test_defaults_are_not_changed_by_reading() -> None:
-    parse_scheme("dirichlet(alpha=7)")
-    assert SCHEMES["dirichlet"]["alpha"] == 0.5
+def test_schemes_are_read(text: str, expected: Scheme) -> None:
+    assert read_scheme(text) == expected
 
 
 @pytest.mark.parametrize(
@@ -57,33 +62,33 @@ def test_defaults_are_not_changed_by_reading() -> None:
     [
         ("dirichelt(alpha=1)", "did you mean 'dirichlet'"),
         ("dirichlet(alhpa=1)", "did you mean 'alpha'"),
-        ("iid(alpha=1)", "unknown parameter of partition iid 'alpha'"),
+        ("iid(alpha=1)", "unknown parameter of iid 'alpha'"),
     ],
 )
 def test_unknown_names_get_the_nearest(text: str, says: str) -> None:
     with pytest.raises(UnknownNameError) as caught:
-        parse_scheme(text)
+        read_scheme(text)
     assert says in str(caught.value)
 
 
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("", "write it like"),
-        ("dirichlet(alpha=1", "write it like"),
+        ("", "known: dirichlet, iid, natural, shards"),
+        ("dirichlet(alpha=1", "write dirichlet(alpha=0.5)"),
         ("dirichlet(0.5)", "write dirichlet(alpha=0.5)"),
         ("iid(3)", "takes no parameters"),
-        ("dirichlet(alpha=many)", "'many', not a number"),
+        ("dirichlet(alpha=many)", "'many'; it must be a number"),
         ("dirichlet(alpha=nan)", "from 0.001"),
         ("dirichlet(alpha=0)", "from 0.001"),
         ("dirichlet(alpha=1,alpha=2)", "given twice"),
-        ("shards(per_client=1.5)", "not a whole number"),
+        ("shards(per_client=1.5)", "it must be an integer"),
         ("shards(per_client=0)", "at least 1"),
     ],
 )
 def test_what_cannot_be_meant_is_refused(text: str, says: str) -> None:
     with pytest.raises(ConfigError) as caught:
-        parse_scheme(text)
+        read_scheme(text)
     assert says in str(caught.value)
 
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from flowerpress.compression.errors import ConfigError, UnknownNameError
-from flowerpress.simulations.partition import parse_scheme, split
+from flowerpress.simulations.partition import read_scheme, split
 from flowerpress.simulations.tasks import BUILT_IN, Task, load_task
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -46,7 +46,7 @@ def test_built_in_tasks_have_usable_defaults(name: str, tmp_path: Path) -> None:
     task = load_task(name, tmp_path)
     assert task.name == name
     assert task.folder == tmp_path
-    parse_scheme(task.partition)
+    read_scheme(task.partition)
     assert task.clients >= 2
 
 

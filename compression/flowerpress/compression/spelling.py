@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 from typing import TypeVar
 
-from flowerpress.compression.errors import ConfigError, UnknownNameError
+from flowerpress.compression.errors import ConfigError, UnknownNameError, nearest
 
 __all__ = ["build", "parse_call"]
 
@@ -46,7 +46,10 @@ def build(kind: str, text: str, known: Mapping[str, type[T]]) -> T:
         UnknownNameError: no such name, or no such parameter; ``kind`` says of what.
         ConfigError: a value that cannot be read, or that the dataclass refuses.
     """
-    name, arguments = parse_call(text)
+    try:
+        name, arguments = parse_call(text)
+    except ConfigError as error:
+        raise ConfigError(f"{kind} {error}{_usage(text, known)}") from None
     if name not in known:
         raise UnknownNameError(kind, name, known)
     choice = known[name]
@@ -58,6 +61,17 @@ def build(kind: str, text: str, known: Mapping[str, type[T]]) -> T:
             raise UnknownNameError(f"parameter of {name}", key, fields)
         values[key] = _parse(value, fields[key], f"{key} of {name}")
     return choice(**values)
+
+
+def _usage(text: str, known: Mapping[str, type[T]]) -> str:
+    """Return how the choice at the start of ``text`` is written, else which choices there are."""
+    name = text.partition("(")[0].strip()
+    if name not in known:
+        return nearest(name, known)
+    fields = dataclasses.fields(known[name])  # type: ignore[arg-type]
+    if not fields:
+        return f"; {name} takes no parameters"
+    return f"; write {name}({', '.join(f'{f.name}={f.default}' for f in fields)})"
 
 
 def _parse(value: str, kind: str, what: str) -> int | float | str:

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from flowerpress.simulations.config import SimulationConfig
-from flowerpress.simulations.partition import Partition, split
+from flowerpress.simulations.partition import Natural, Partition, read_scheme, split
 from flowerpress.simulations.tasks import Data, Samples, Task, Training, load_task
 from flowerpress.simulations.tasks.folders import VARIABLE
 
@@ -61,7 +61,7 @@ def _load(text: str, surroundings: str) -> Loaded:
     scheme = config.partition or task.partition
     # Natural partitions have as many clients as the data has owners, unless the user says less.
     clients = config.clients
-    if clients is None and not scheme.startswith("natural"):
+    if clients is None and not isinstance(read_scheme(scheme), Natural):
         clients = task.clients
     partition = split(scheme, data, clients, config.seed)
     changes = config.training.model_dump(exclude_none=True)
