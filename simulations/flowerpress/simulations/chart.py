@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -25,18 +24,16 @@ from flowerpress.simulations.canvas import (
     PAPER,
     axes,
     bytes_axis,
-    drawing,
     limits,
     new_figure,
     percent_axis,
-    save_png,
     shorten,
     spread_apart,
 )
 from flowerpress.simulations.record import Run
 from flowerpress.simulations.tables import human_bytes, percent
 
-__all__ = ["Curve", "comparison_figure", "curves", "write_comparison_png"]
+__all__ = ["Curve", "comparison_figure", "curves"]
 
 _DASHES: tuple[str | tuple[int, tuple[float, ...]], ...] = ("-", (0, (5, 2)), (0, (1.5, 1.5)))
 _MARKS = "osD^vP"
@@ -124,16 +121,6 @@ def comparison_figure(runs: Sequence[Run], title: str = "", note: str = "") -> F
     percent_axis(ax.yaxis)
     _label_ends(figure, ax, drawn)
     return figure
-
-
-def write_comparison_png(runs: Sequence[Run], path: Path, title: str = "", note: str = "") -> bool:
-    """Write the picture; False where there is nothing to draw."""
-    with drawing():
-        figure = comparison_figure(runs, title, note)
-        if figure is None:
-            return False
-        save_png(figure, path)
-    return True
 
 
 _Across = Literal["left", "center", "right"]
