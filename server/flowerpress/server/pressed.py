@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
+from flwr.common.constant import ErrorCode
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import (
     FedAdagrad,
@@ -56,6 +57,13 @@ _MEAN_IS_ENOUGH = tuple(
     strategy.aggregate_train for strategy in (FedAvg, FedAvgM, FedAdagrad, FedAdam, FedYogi)
 )
 
+
+# What the SuperLink answers in place of a node that is gone or a reply that was lost on its way.
+_NO_REPLY = (
+    ErrorCode.NODE_UNAVAILABLE,
+    ErrorCode.REPLY_MESSAGE_UNAVAILABLE,
+    ErrorCode.MESSAGE_UNAVAILABLE,
+)
 
 # Of what a client says of its own failure; it is shown in reports.
 LONGEST_REASON = 500
@@ -328,13 +336,12 @@ class Pressed(Strategy):
                     )
                 )
             else:
-                if reply.has_error():
-                    reason = (reply.error.reason or "no reason given").strip()
-                    self._note(node, "ClientAppError", "", reason[:LONGEST_REASON])
+                self._note_error(reply)
                 yield reply
         if again and self._grid is not None:
             for reply in self._grid.send_and_receive(again, timeout=self._timeout):
                 self._round.messages.pop(reply.metadata.src_node_id, None)
+                self._note_error(reply)
                 yield reply
 
     def _receive(self, reply: Message, weight_key: str | None) -> tuple[Received, float]:
@@ -404,6 +411,12 @@ class Pressed(Strategy):
         name = error.name if isinstance(error, ClientRefusedError) else type(error).__name__
         text = error.text if isinstance(error, ClientRefusedError) else str(error)
         self._note(reply.metadata.src_node_id, name, error.field, text)
+
+    def _note_error(self, reply: Message) -> None:
+        if reply.has_error():
+            reason = (reply.error.reason or "no reason given").strip()
+            name = "NoReply" if reply.error.code in _NO_REPLY else "ClientAppError"
+            self._note(reply.metadata.src_node_id, name, "", reason[:LONGEST_REASON])
 
     def _note_silent(self) -> None:
         for node in self._round.messages:

@@ -6,6 +6,8 @@ import time
 from collections.abc import Iterable, Iterator
 
 from flwr.app import Message, RecordDict
+from flwr.app.message.message import make_message
+from flwr.app.metadata import Metadata
 from flwr.serverapp import Grid
 from flwr.supercore.run import Run
 
@@ -65,15 +67,41 @@ class StreamingGrid(Grid):
         After ``timeout`` seconds, each message not yet answered is asked for once more and then
         left out.
         """
-        ids = [message_id for message_id in self._grid.push_messages(list(messages)) if message_id]
-        return self._replies(ids, None if timeout is None else time.monotonic() + timeout)
+        messages = list(messages)
+        nodes = [message.metadata.dst_node_id for message in messages]
+        # Where a message could not be sent its id is None; where none could, there are no ids.
+        ids = self._grid.push_messages(messages)
+        sent = [(i, node) for i, node in zip(ids, nodes, strict=False) if i]
+        return self._replies(sent, None if timeout is None else time.monotonic() + timeout)
 
-    def _replies(self, ids: list[str], deadline: float | None) -> Iterator[Message]:
-        for message_id in ids:
+    def _replies(self, sent: list[tuple[str, int]], deadline: float | None) -> Iterator[Message]:
+        for message_id, node in sent:
             pause = FIRST_PAUSE
             while not (pulled := list(self._grid.pull_messages([message_id]))):
                 if deadline is not None and time.monotonic() >= deadline:
                     break
                 time.sleep(pause)
                 pause = min(2 * pause, LONGEST_PAUSE)
-            yield from pulled
+            yield from [_from_node(reply, node) for reply in pulled]
+
+
+def _from_node(reply: Message, node: int) -> Message:
+    """Return the reply as one of ``node``, which was asked.
+
+    The SuperLink answers in its own name for a node that is gone or a reply that was lost.
+    """
+    old = reply.metadata
+    if not reply.has_error() or old.src_node_id == node:
+        return reply
+    metadata = Metadata(
+        run_id=old.run_id,
+        message_id=old.message_id,
+        src_node_id=node,
+        dst_node_id=old.dst_node_id,
+        reply_to_message_id=old.reply_to_message_id,
+        group_id=old.group_id,
+        created_at=old.created_at,
+        ttl=old.ttl,
+        message_type=old.message_type,
+    )
+    return make_message(metadata, error=reply.error)
