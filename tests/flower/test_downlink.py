@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from flowerpress.client import press
 from flowerpress.client.held import Held, apply
-from flowerpress.compression import Manifest, SequenceError, model_digest, preset
-from flowerpress.protos import Instruction, join
+from flowerpress.compression import ConfigError, Manifest, SequenceError, model_digest, preset
+from flowerpress.protos import Instruction, Receipt, Status, join
 from flowerpress.server import Broadcast, Pressed, StreamingGrid
 from flowerpress.simulations.engines.grid import server_identity
 from flowerpress.simulations.engines.inline import InlineGrid
@@ -170,6 +170,45 @@ def test_a_client_that_lost_its_state_gets_a_model_within_the_round(
     assert len(strategy.meter.of(3).uplink.by_client) == 4
     down = strategy.meter.of(3).downlink.by_client
     assert max(down.values()) > 10 * min(down.values())
+
+
+def test_a_client_whose_copy_went_wrong_is_sent_a_whole_model_the_next_time(
+    start: Start, third_party: Callable[[list[Mod]], ClientApp]
+) -> None:
+    def corrupt(message: Message, context: Context, call_next: ClientAppCallable) -> Message:
+        number = int(str(message.content.config_records["config"]["server-round"]))
+        here = number == 2 and context.node_config["partition-id"] == 1
+        if here and message.metadata.message_type == "train":
+            context.state.config_records["flowerpress.state"]["digest"] = bytes(16)
+        return call_next(message, context)
+
+    strategy = Pressed(FedAvg(), uplink="stc", seed=0)
+    start(strategy, grid=InlineGrid(third_party([corrupt, press()]), 4), rounds=4)
+    assert [(r.round, r.error, r.field) for r in strategy.rejections] == [
+        (2, "SequenceError", "digest")
+    ]
+    assert len(strategy.meter.of(3).uplink.by_client) == 4
+
+
+def test_a_client_that_never_holds_a_model_is_named_with_the_reason(
+    start: Start, third_party: Callable[[list[Mod]], ClientApp]
+) -> None:
+    def refuse(message: Message, context: Context, call_next: ClientAppCallable) -> Message:
+        content = RecordDict()
+        Receipt(Status.NEED_MODEL, 0).write(content)
+        return Message(content, reply_to=message)
+
+    strategy = Pressed(FedAvg(fraction_evaluate=0.0), uplink="stc", seed=0)
+    start(strategy, grid=InlineGrid(third_party([refuse]), 2), rounds=1)
+    assert {(r.error, r.message) for r in strategy.rejections} == {
+        ("NEED_MODEL", "holds no model, although it was sent a whole one")
+    }
+
+
+@pytest.mark.parametrize("numbers", [{"seed": -1}, {"seed": 1 << 64}, {"run_id": -1}])
+def test_numbers_that_no_message_holds_are_refused_at_once(numbers: dict[str, int]) -> None:
+    with pytest.raises(ConfigError, match=r"it must be from 0 to 2\*\*64 - 1"):
+        Pressed(FedAvg(), **numbers)  # type: ignore[arg-type]
 
 
 def test_evaluation_and_the_next_training_share_one_downlink(start: Start) -> None:

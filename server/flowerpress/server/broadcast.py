@@ -69,6 +69,7 @@ class Broadcast:
         self._changes: deque[Packed] = deque()
         self._model: Packed | None = None
         self._round = 0
+        self._lossless = False
 
     @property
     def manifest(self) -> Manifest:
@@ -91,6 +92,7 @@ class Broadcast:
             return
         self._round = server_round
         plan = self._downlink.plan(manifest)
+        self._lossless = plan.lossless
         rng = np.random.default_rng([self._seed, self.version, 1 << 32])
         if plan.lossless or not self.version:
             preset = self._downlink if plan.lossless else self._first
@@ -121,7 +123,7 @@ class Broadcast:
         """
         if version == self.version:
             return version, []
-        if self._downlink.plan(self.manifest).lossless:
+        if self._lossless:
             assert self._model is not None
             if not version:
                 return 0, [self._model]

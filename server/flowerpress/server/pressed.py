@@ -97,10 +97,10 @@ class Pressed(Strategy):
         uplink: the codec of client updates, such as ``"stc"`` or ``"topk(density=0.02)"``. A
             client may choose its own in ``press()``.
         downlink: the codec of model changes; None: like ``uplink``.
-        first: the codec of the first model that a client gets; None: ``fp16``, or as the downlink
-            if that is lossless. What it loses is part of the next change.
-        run_id: 64-bit identity that binds updates to this run; None: random.
-        seed: root of the generators of stochastic codecs; None: random.
+        first: the codec of the first model that a client gets; None: ``fp16``. What it loses is
+            part of the next change. A lossless downlink sends every model itself, the first too.
+        run_id: identity that binds updates to this run, from 0 to 2**64 - 1; None: random.
+        seed: root of the generators of stochastic codecs, from 0 to 2**64 - 1; None: random.
         limits: the server's caps on what is received.
 
     Attributes:
@@ -108,7 +108,7 @@ class Pressed(Strategy):
         rejections: who was left out of which round, and why.
 
     Raises:
-        ConfigError: an unknown codec or parameter.
+        ConfigError: an unknown codec or parameter, or a number out of range.
     """
 
     def __init__(
@@ -129,6 +129,9 @@ class Pressed(Strategy):
         self.rejections: list[Rejection] = []
         down = preset(self.downlink)
         self._up = preset(uplink)
+        for name, number in (("run_id", run_id), ("seed", seed)):
+            if number is not None and not 0 <= number < 1 << 64:
+                raise ConfigError(f"{name} is {number}; it must be from 0 to 2**64 - 1")
         self._seed = secrets.randbits(32) if seed is None else seed
         run = secrets.randbits(64) if run_id is None else run_id
         self._carrier: Carrier = MessageCarrier()
@@ -197,18 +200,17 @@ class Pressed(Strategy):
                 continue
             try:
                 update, weight = self._receive(reply, weight_key)
-                content = _without_arrays(reply.content)
+                _drop_arrays(reply.content)
                 if aggregator:
                     aggregator.accumulate(update, weight)
                 else:
                     broadcast = self._broadcast
                     # A change counts from the server's model: what the downlink lost is not lost.
                     model = as_model(update, broadcast.manifest, self._round.model, broadcast.held)
-                    content[self._round.key] = to_record(model)
+                    reply.content[self._round.key] = to_record(model)
             except WireError as error:
                 self._reject(reply, error)
                 continue
-            reply.content = content
             accepted.append(reply)
         self._note_silent()
         log(
@@ -254,7 +256,7 @@ class Pressed(Strategy):
             except WireError as error:
                 self._reject(reply, error)
                 continue
-            reply.content = _without_arrays(reply.content)
+            _drop_arrays(reply.content)
             accepted.append(reply)
         self._note_silent()
         accepted = self._alike(accepted, drop=True)
@@ -368,12 +370,20 @@ class Pressed(Strategy):
 
     def _check_receipt(self, reply: Message) -> None:
         """Note the version that the client holds; raise what it says went wrong."""
+        node = reply.metadata.src_node_id
         receipt = Receipt.read(reply.content)
         if receipt.version == self._broadcast.version and receipt.digest == self._broadcast.digest:
-            self._versions[reply.metadata.src_node_id] = receipt.version
+            self._versions[node] = receipt.version
+        elif receipt.status is not Status.OK:
+            # What it holds may not be what it was thought to hold: a whole model next time.
+            self._versions.pop(node, None)
+        if receipt.status is Status.NEED_MODEL:
+            raise ClientRefusedError(
+                receipt.status.name, "", "holds no model, although it was sent a whole one"
+            )
         if receipt.status is not Status.OK:
             raise ClientRefusedError(
-                receipt.error or str(receipt.status), receipt.field, receipt.message
+                receipt.error or receipt.status.name, receipt.field, receipt.message
             )
 
     def _aggregator(self) -> Aggregator | None:
@@ -443,11 +453,14 @@ def _lost_its_model(reply: Message) -> bool:
         return False
 
 
-def _without_arrays(content: RecordDict) -> RecordDict:
-    """Return the app's own records but for arrays, which only a decoded update may bring in."""
-    return RecordDict(
-        {k: v for k, v in content.items() if k != RECORD and not isinstance(v, ArrayRecord)}
-    )
+def _drop_arrays(content: RecordDict) -> None:
+    """Leave the app's own records but for arrays, which only a decoded update may bring in.
+
+    In place: Flower's records refer to themselves, and one that is replaced keeps its arrays in
+    memory until the garbage collector comes by.
+    """
+    for key in [k for k, v in content.items() if k == RECORD or isinstance(v, ArrayRecord)]:
+        del content[key]
 
 
 def _metric_names(reply: Message) -> tuple[Any, ...]:
