@@ -77,7 +77,8 @@ def accuracy_bytes_figure(run: Run) -> Figure | None:
     top = max(y[-1 - len(y) // 3 :])  # the labels stand above the last third of the line
     _above(ax, x[-1], top, f"{shorten(run.label)}\n{human_bytes(x[-1])}", COLOURS[0])
     if plain[-1] > 1.05 * x[-1]:
-        saved = f"the same rounds sent as float32\n{human_bytes(plain[-1])}, {human_ratio(plain[-1] / x[-1])} as much"
+        size = f"{human_bytes(plain[-1])}, {human_ratio(plain[-1] / x[-1])} as much"
+        saved = f"the same rounds sent as float32\n{size}"
         _above(ax, plain[-1], top, saved, MUTED)
     return figure
 
