@@ -96,6 +96,15 @@ def test_what_the_codec_lost_is_sent_later(codec: str) -> None:
     assert lag[-1] < 0.1 * lag[0] + 1e-6
 
 
+def test_a_first_model_that_does_not_fit_fp16_is_sent_whole() -> None:
+    server = broadcast("stc")
+    model: Arrays = {"w": np.array([1e6, 1.0], np.float32)}
+    server.publish(1, model)
+    client = deliver(server, None)
+    assert client is not None
+    np.testing.assert_array_equal(client.model["w"].numpy(), model["w"])
+
+
 def test_an_unchanged_model_costs_nothing() -> None:
     server = broadcast("stc")
     (model,) = walk(1)

@@ -1,15 +1,17 @@
-"""What a client keeps between rounds: its copy of the model, and the residual of its uplink.
+"""What a client keeps between rounds: its copy of the model, and what its uplink owes.
 
-Both live in Flower's ``Context.state`` under names of their own, so an app's state is untouched.
+That is the residual of its codecs, and the last update until the server says that it counted. All
+of it lives in Flower's ``Context.state`` under names of their own, so an app's state is untouched.
 ``Context.state`` survives rounds but not a restart of the SuperNode: a client that lost it says so
 and is sent a whole model.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, Context
 from numpy.typing import NDArray
 
@@ -18,11 +20,12 @@ from flowerpress.compression import (
     ManifestError,
     SequenceError,
     apply_frames,
+    decode_frames,
     model_digest,
 )
 from flowerpress.protos import Instruction, Kind, split, to_numpy, to_record, unpack
 
-__all__ = ["Held", "apply", "load", "save"]
+__all__ = ["Held", "apply", "load", "save", "settle"]
 
 _MODEL = "flowerpress.model"
 _RESIDUAL = "flowerpress.residual"
@@ -34,7 +37,8 @@ class Held:
     """A client's copy of the model at a version of a run, as Flower arrays.
 
     ``residuals`` maps tensor names to what earlier uplinks left unsent; ``sequence`` counts the
-    updates that this client has made in the run.
+    updates that this client has made in the run; ``pending`` is the last one, as it was sent, until
+    the server says that it counted.
     """
 
     run: int
@@ -43,6 +47,7 @@ class Held:
     sequence: int
     model: ArrayRecord
     residuals: dict[str, NDArray[Any]] = field(default_factory=dict)
+    pending: bytes = b""
 
 
 def load(context: Context, run: int) -> Held | None:
@@ -58,6 +63,7 @@ def load(context: Context, run: int) -> Held | None:
         sequence=int(state["sequence"]),  # type: ignore[arg-type]
         model=records[_MODEL],
         residuals=to_numpy(records[_RESIDUAL]),
+        pending=bytes(state["pending"]),  # type: ignore[arg-type]
     )
 
 
@@ -71,8 +77,28 @@ def save(context: Context, held: Held) -> None:
             "version": held.version,
             "digest": held.digest,
             "sequence": held.sequence,
+            "pending": held.pending,
         }
     )
+
+
+def settle(held: Held, instruction: Instruction) -> Held:
+    """Return ``held`` with nothing pending any more.
+
+    An update that the server did not take (lost, late, or left out for any reason) goes back into
+    the residuals and is sent again with the next one. The instruction's watermark tells.
+    """
+    if not held.pending or instruction.watermark >= held.sequence:
+        return replace(held, pending=b"")
+    manifest = Manifest.of(to_numpy(held.model))
+    residuals = dict(held.residuals)
+    for index, decoded in decode_frames(manifest, unpack(held.pending, manifest).frames):
+        spec = manifest.specs[index]
+        if spec.is_float:
+            rest = residuals.get(spec.name, np.zeros(spec.shape, np.float32)).reshape(-1).copy()
+            decoded.add_to(rest)
+            residuals[spec.name] = rest.reshape(spec.shape)
+    return replace(held, residuals=residuals, pending=b"")
 
 
 def apply(held: Held | None, instruction: Instruction, blob: bytes | None) -> Held | None:
@@ -121,4 +147,5 @@ def apply(held: Held | None, instruction: Instruction, blob: bytes | None) -> He
         sequence=held.sequence if held else 0,
         model=to_record({spec.name: arrays[spec.name] for spec in manifest.specs}),
         residuals=held.residuals if held else {},
+        pending=held.pending if held else b"",
     )

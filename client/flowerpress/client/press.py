@@ -11,7 +11,7 @@ from flwr.app import ArrayRecord, Context, Message, MessageType, RecordDict
 from flwr.clientapp.typing import ClientAppCallable, Mod
 from flwr.supercore import log
 
-from flowerpress.client.held import Held, apply, load, save
+from flowerpress.client.held import Held, apply, load, save, settle
 from flowerpress.compression import (
     ConfigError,
     EncodeError,
@@ -104,6 +104,7 @@ def _pressed(
     held = apply(load(context, instruction.run), instruction, blob)
     if held is None:
         return _reply(RecordDict(), Receipt(Status.NEED_MODEL, 0), message)
+    held = settle(held, instruction)
     save(context, held)
 
     # A record of the app's own: some apps train in place, and what is held must stay as it is.
@@ -160,7 +161,10 @@ def _update(
         base=held.digest,
     )
     rest = residual(manifest, plan, tensors, decoded)
-    return replace(held, sequence=sequence, residuals=rest), pack(update)
+    blob = pack(update)
+    # A model needs no second sending: the next one holds all that this one does.
+    pending = blob if kind is Kind.DELTA else b""
+    return replace(held, sequence=sequence, residuals=rest, pending=pending), blob
 
 
 def _generator(instruction: Instruction, context: Context) -> np.random.Generator:

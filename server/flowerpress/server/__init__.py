@@ -6,6 +6,7 @@ from flowerpress.server.aggregate import FlowerMean, StreamingMean
 from flowerpress.server.broadcast import Broadcast
 from flowerpress.server.intake import Intake, Rejection
 from flowerpress.server.meter import HEADER, Meter, RoundBytes
+from flowerpress.server.passing import PassingGrid
 from flowerpress.server.pressed import Pressed
 from flowerpress.server.streaming import StreamingGrid
 
@@ -15,6 +16,7 @@ __all__ = [
     "FlowerMean",
     "Intake",
     "Meter",
+    "PassingGrid",
     "Pressed",
     "Rejection",
     "RoundBytes",

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flowerpress.compression import (
+    EncodeError,
     Frame,
     Manifest,
     Preset,
@@ -50,7 +51,7 @@ class Broadcast:
         run: identity of the run, 64 bits.
         downlink: the codec of changes. A lossless one sends the model itself each time.
         first: the codec of the first model that a client without any gets. Lossy is fine: what
-            it loses is part of the next difference.
+            it loses is part of the next difference. Where a weight does not fit, ``whole``.
         whole: a lossless codec, for clients whose version is too far back.
         seed: root of the generators of stochastic codecs.
     """
@@ -95,8 +96,7 @@ class Broadcast:
         self._lossless = plan.lossless
         rng = np.random.default_rng([self._seed, self.version, 1 << 32])
         if plan.lossless or not self.version:
-            preset = self._downlink if plan.lossless else self._first
-            frames, _ = encode_frames(manifest, preset.plan(manifest), model, rng)
+            frames = self._model_frames(manifest, model, rng)
             held = apply_frames(manifest, {}, frames, change=False)
             self._advance(manifest, held)
             self._model = self._pack(Kind.MODEL, frames, b"", with_manifest=True)
@@ -114,6 +114,17 @@ class Broadcast:
             ):
                 self._changes.popleft()
         self._source = source
+
+    def _model_frames(
+        self, manifest: Manifest, model: Arrays, rng: np.random.Generator
+    ) -> list[Frame]:
+        if self._lossless:
+            return encode_frames(manifest, self._downlink.plan(manifest), model, rng)[0]
+        try:
+            return encode_frames(manifest, self._first.plan(manifest), model, rng)[0]
+        except EncodeError:
+            # A weight beyond what the first codec (fp16) holds; NaN is refused here, too.
+            return encode_frames(manifest, self._whole.plan(manifest), model, rng)[0]
 
     def path(self, version: int) -> tuple[int, list[Packed]]:
         """Return the version to start from (0: none needed) and the updates that lead to now.

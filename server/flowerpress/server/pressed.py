@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from logging import INFO, WARNING
 from typing import Any
@@ -44,7 +44,7 @@ from flowerpress.protos import (
     to_record,
 )
 from flowerpress.server.aggregate import Aggregator, FlowerMean, StreamingMean, as_model
-from flowerpress.server.broadcast import Broadcast
+from flowerpress.server.broadcast import Broadcast, Packed
 from flowerpress.server.intake import ClientRefusedError, Intake, Received, Rejection, weight_of
 from flowerpress.server.meter import Meter
 from flowerpress.server.streaming import StreamingGrid
@@ -69,6 +69,22 @@ _NO_REPLY = (
 LONGEST_REASON = 500
 
 
+@dataclass(frozen=True)
+class _Parcel:
+    """The downlink of all clients that hold the same version, and the version it starts from."""
+
+    start: int
+    blob: bytes
+    by_tensor: Mapping[str, int]
+
+    @classmethod
+    def of(cls, start: int, updates: Sequence[Packed]) -> _Parcel:
+        sizes: Counter[str] = Counter()
+        for update in updates:
+            sizes.update(update.by_tensor)
+        return cls(start, join([update.blob for update in updates]) if updates else b"", sizes)
+
+
 @dataclass
 class _Round:
     """What was sent in the phase (train or evaluate) under way."""
@@ -77,7 +93,7 @@ class _Round:
     key: str = ""
     model: dict[str, NDArray[Any]] = field(default_factory=dict)
     messages: dict[int, Message] = field(default_factory=dict)
-    blobs: dict[int, bytes] = field(default_factory=dict)
+    parcels: dict[int, _Parcel] = field(default_factory=dict)
 
 
 class Pressed(Strategy):
@@ -285,20 +301,19 @@ class Pressed(Strategy):
         node = message.metadata.dst_node_id
         broadcast = self._broadcast
         known = self._versions.get(node, 0)
-        start, updates = broadcast.path(known)
-        content = RecordDict({k: v for k, v in message.content.items() if k != self._round.key})
         # Clients that hold the same version are sent the same bytes object, not a copy each.
-        if known not in self._round.blobs:
-            self._round.blobs[known] = join([update.blob for update in updates]) if updates else b""
-        blob = self._round.blobs[known]
-        if blob:
-            self._carrier.attach(content, self._round.key, blob)
+        if known not in self._round.parcels:
+            self._round.parcels[known] = _Parcel.of(*broadcast.path(known))
+        parcel = self._round.parcels[known]
+        content = RecordDict({k: v for k, v in message.content.items() if k != self._round.key})
+        if parcel.blob:
+            self._carrier.attach(content, self._round.key, parcel.blob)
         Instruction(
             run=broadcast.run,
             round=self._round.number,
             client=node,
             version=broadcast.version,
-            held=start,
+            held=parcel.start,
             digest=broadcast.digest,
             watermark=self._intake.watermarks.get(node, 0),
             arrays=self._round.key,
@@ -306,11 +321,8 @@ class Pressed(Strategy):
             carrier=self._carrier.name,
             seed=self._seed,
         ).write(content)
-        sizes: Counter[str] = Counter()
-        for update in updates:
-            sizes.update(update.by_tensor)
         self.meter.of(self._round.number).downlink.record(
-            node, len(blob), broadcast.manifest.nbytes, sizes
+            node, len(parcel.blob), broadcast.manifest.nbytes, parcel.by_tensor
         )
         message.content = content
         self._round.messages[node] = message
@@ -387,7 +399,8 @@ class Pressed(Strategy):
             )
 
     def _aggregator(self) -> Aggregator | None:
-        if type(self.inner).aggregate_train not in _MEAN_IS_ENOUGH or not self._round.model:
+        mean_is_enough = type(self.inner).aggregate_train in _MEAN_IS_ENOUGH
+        if not (mean_is_enough and self._round.model):
             return None
         manifest = self._broadcast.manifest
         mean = FlowerMean if self._up.plan(manifest).lossless else StreamingMean

@@ -5,11 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Iterator
 
-from flwr.app import Message, RecordDict
+from flwr.app import Message
 from flwr.app.message.message import make_message
 from flwr.app.metadata import Metadata
-from flwr.serverapp import Grid
-from flwr.supercore.run import Run
+
+from flowerpress.server.passing import PassingGrid
 
 __all__ = ["StreamingGrid"]
 
@@ -17,47 +17,12 @@ FIRST_PAUSE = 0.01
 LONGEST_PAUSE = 1.0
 
 
-class StreamingGrid(Grid):
+class StreamingGrid(PassingGrid):
     """Wraps a grid: ``send_and_receive`` returns an iterator that pulls a reply when asked.
 
     Flower's own grids gather every reply in a list first. Pulling one after the other keeps one
     in memory, and the order of sending makes sums of floats independent of who was faster.
     """
-
-    def __init__(self, grid: Grid) -> None:
-        self._grid = grid
-
-    def set_run(self, run: Run) -> None:
-        """Pass on."""
-        self._grid.set_run(run)
-
-    @property
-    def run(self) -> Run:
-        """Pass on."""
-        return self._grid.run
-
-    def create_message(
-        self,
-        content: RecordDict,
-        message_type: str,
-        dst_node_id: int,
-        group_id: str,
-        ttl: float | None = None,
-    ) -> Message:
-        """Pass on."""
-        return self._grid.create_message(content, message_type, dst_node_id, group_id, ttl)
-
-    def get_node_ids(self) -> Iterable[int]:
-        """Pass on."""
-        return self._grid.get_node_ids()
-
-    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
-        """Pass on."""
-        return self._grid.push_messages(messages)
-
-    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
-        """Pass on."""
-        return self._grid.pull_messages(message_ids)
 
     def send_and_receive(
         self, messages: Iterable[Message], *, timeout: float | None = None

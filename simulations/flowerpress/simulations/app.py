@@ -124,7 +124,9 @@ def _seed(*numbers: int) -> torch.Generator:
 
 def _run_id(config: SimulationConfig) -> int:
     """Return the same 64-bit number for the same configuration, whatever engine runs it."""
-    alike = config.model_copy(update={"engine": "inline", "workers": 1, "out": None, "data": None})
+    alike = config.model_copy(
+        update={"engine": "inline", "workers": 1, "threads": 1, "out": None, "data": None}
+    )
     return int.from_bytes(hashlib.sha256(alike.to_json().encode()).digest()[:8], "big")
 
 

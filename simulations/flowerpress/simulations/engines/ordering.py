@@ -17,8 +17,8 @@ from collections.abc import Iterable
 
 from flwr.app import Message, RecordDict
 from flwr.serverapp import Grid
-from flwr.supercore.run import Run
 
+from flowerpress.server import PassingGrid
 from flowerpress.simulations.engines.errors import EngineError
 
 __all__ = ["OrderedGrid", "ordered"]
@@ -26,37 +26,17 @@ __all__ = ["OrderedGrid", "ordered"]
 _PATIENCE = 60.0  # seconds; a simulation's nodes are there from the start
 
 
-class OrderedGrid(Grid):
+class OrderedGrid(PassingGrid):
     """Another grid, whose nodes are listed in order of their partitions.
 
     ``partitions`` maps a node's id to its partition; ``seed`` is for what is drawn from the list.
     """
 
-    def __init__(self, inner: Grid, partitions: dict[int, int], seed: int) -> None:
+    def __init__(self, grid: Grid, partitions: dict[int, int], seed: int) -> None:
+        super().__init__(grid)
         self.partitions = dict(sorted(partitions.items(), key=lambda item: item[1]))
-        self._inner = inner
         self._seed = seed
         self._asked = 0
-
-    def set_run(self, run: Run) -> None:
-        """Pass on to the grid inside."""
-        self._inner.set_run(run)
-
-    @property
-    def run(self) -> Run:
-        """The run's information."""
-        return self._inner.run
-
-    def create_message(
-        self,
-        content: RecordDict,
-        message_type: str,
-        dst_node_id: int,
-        group_id: str,
-        ttl: float | None = None,
-    ) -> Message:
-        """Pass on to the grid inside."""
-        return self._inner.create_message(content, message_type, dst_node_id, group_id, ttl)
 
     def get_node_ids(self) -> Iterable[int]:
         """Return the node ids in order of their partitions, and seed the global generator."""
@@ -64,20 +44,6 @@ class OrderedGrid(Grid):
         nodes = list(self.partitions)
         random.seed(f"{self._seed}/{self._asked}")
         return nodes
-
-    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
-        """Pass on to the grid inside."""
-        return self._inner.push_messages(messages)
-
-    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
-        """Pass on to the grid inside."""
-        return self._inner.pull_messages(message_ids)
-
-    def send_and_receive(
-        self, messages: Iterable[Message], *, timeout: float | None = None
-    ) -> Iterable[Message]:
-        """Pass on to the grid inside."""
-        return self._inner.send_and_receive(messages, timeout=timeout)
 
 
 def ordered(grid: Grid, clients: int, seed: int = 0) -> OrderedGrid:
