@@ -37,7 +37,6 @@ _ADDRESS, _GOLOMB, _RANS, _BITMAP, _BITMAP_BYTES, _BITMAP_NIBBLES = range(6)
 _MOST_ADDRESSES = 256
 _MOST_GOLOMB = 4096
 _FEWEST_IN_BITMAP = 1 / 16
-_FEWEST_RANS = 32
 
 
 def encode_positions(
@@ -64,7 +63,7 @@ def encode_positions(
     }
     if mode != "smallest":
         return makers[mode](where, size)
-    names = ["rans"] if where.size >= _FEWEST_RANS else []
+    names = ["rans"]
     if where.size <= _MOST_ADDRESSES:
         names.append("address")
     if where.size <= _MOST_GOLOMB:
