@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from flowerpress.protos.delivery import MAX_UPDATES, join, split
     from flowerpress.protos.envelope import Kind, Update, largest_blob, pack, unpack
     from flowerpress.protos.records import RECORD, Instruction, Receipt, Status
+    from flowerpress.protos.stamps import restamped
 
 __all__ = [
     "MAX_UPDATES",
@@ -29,6 +30,7 @@ __all__ = [
     "join",
     "largest_blob",
     "pack",
+    "restamped",
     "split",
     "to_numpy",
     "to_record",
@@ -41,6 +43,7 @@ _MODULES = {
     "delivery": ("MAX_UPDATES", "join", "split"),
     "envelope": ("Kind", "Update", "largest_blob", "pack", "unpack"),
     "records": ("RECORD", "Instruction", "Receipt", "Status"),
+    "stamps": ("restamped",),
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names}
 

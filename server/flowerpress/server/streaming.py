@@ -7,8 +7,8 @@ from collections.abc import Iterable, Iterator
 
 from flwr.app import Message
 from flwr.app.message.message import make_message
-from flwr.app.metadata import Metadata
 
+from flowerpress.protos import restamped
 from flowerpress.server.passing import PassingGrid
 
 __all__ = ["StreamingGrid"]
@@ -55,18 +55,6 @@ def _from_node(reply: Message, node: int) -> Message:
 
     The SuperLink answers in its own name for a node that is gone or a reply that was lost.
     """
-    old = reply.metadata
-    if not reply.has_error() or old.src_node_id == node:
+    if not reply.has_error() or reply.metadata.src_node_id == node:
         return reply
-    metadata = Metadata(
-        run_id=old.run_id,
-        message_id=old.message_id,
-        src_node_id=node,
-        dst_node_id=old.dst_node_id,
-        reply_to_message_id=old.reply_to_message_id,
-        group_id=old.group_id,
-        created_at=old.created_at,
-        ttl=old.ttl,
-        message_type=old.message_type,
-    )
-    return make_message(metadata, error=reply.error)
+    return make_message(restamped(reply.metadata, src_node_id=node), error=reply.error)

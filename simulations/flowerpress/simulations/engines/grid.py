@@ -19,13 +19,14 @@ from contextlib import contextmanager
 import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, Context, Error, Message, MetricRecord, RecordDict
 from flwr.app.message.message import make_message
-from flwr.app.metadata import Metadata
 from flwr.app.user_config import UserConfig
 from flwr.clientapp import ClientApp
 from flwr.common.constant import SUPERLINK_NODE_ID, ErrorCode
 from flwr.serverapp import Grid
 from flwr.supercore.run import Run
 from flwr.supercore.task_identity import TaskIdentity
+
+from flowerpress.protos import restamped
 
 __all__ = [
     "FIRST_NODE",
@@ -140,18 +141,7 @@ class LocalGrid(Grid):
 
     def _stamped(self, message: Message, message_id: str) -> Message:
         """Copy a message, with an id and this run's id, and with records of its own."""
-        old = message.metadata
-        metadata = Metadata(
-            run_id=self._run.run_id,
-            message_id=message_id,
-            src_node_id=old.src_node_id,
-            dst_node_id=old.dst_node_id,
-            reply_to_message_id=old.reply_to_message_id,
-            group_id=old.group_id,
-            created_at=old.created_at,
-            ttl=old.ttl,
-            message_type=old.message_type,
-        )
+        metadata = restamped(message.metadata, run_id=self._run.run_id, message_id=message_id)
         content = _own(message.content) if message.has_content() else None
         return make_message(metadata, content, message.error if message.has_error() else None)
 
