@@ -37,10 +37,11 @@ if TYPE_CHECKING:
         difference,
         encode_frames,
         residual,
+        warmth,
     )
     from flowerpress.compression.limits import DEFAULT_LIMITS, Limits
     from flowerpress.compression.pipeline import Pipeline
-    from flowerpress.compression.plan import Plan
+    from flowerpress.compression.plan import Coded, Joint, Plan
     from flowerpress.compression.presets import PRESETS, Preset, preset
     from flowerpress.compression.spec import DTYPES, Manifest, TensorSpec, model_digest
     from flowerpress.compression.wire import Reader, Writer
@@ -52,6 +53,7 @@ __all__ = [
     "PRESETS",
     "ChecksumError",
     "Codec",
+    "Coded",
     "ConfigError",
     "Context",
     "Decoded",
@@ -60,6 +62,7 @@ __all__ = [
     "FlowerpressError",
     "FormatError",
     "Frame",
+    "Joint",
     "LimitError",
     "Limits",
     "Manifest",
@@ -86,6 +89,7 @@ __all__ = [
     "read_recipe",
     "recipe",
     "residual",
+    "warmth",
 ]
 
 _MODULES = {
@@ -123,13 +127,14 @@ _MODULES = {
         "difference",
         "encode_frames",
         "residual",
+        "warmth",
     ),
     "limits": (
         "DEFAULT_LIMITS",
         "Limits",
     ),
     "pipeline": ("Pipeline",),
-    "plan": ("Plan",),
+    "plan": ("Coded", "Joint", "Plan"),
     "presets": (
         "PRESETS",
         "Preset",

@@ -24,12 +24,19 @@ __all__ = ["Codec", "Context", "encodable", "read_recipe", "recipe"]
 
 @dataclass(frozen=True)
 class Context:
-    """What an encoder may use beside the tensor: randomness is an argument, never hidden.
+    """What an encoder may use beside the tensor: state and randomness are arguments.
 
-    ``rng`` is needed by stochastic codecs only; they raise ``EncodeError`` without it.
+    ``rng`` is needed by stochastic codecs only; they raise ``EncodeError`` without it. All arrays
+    have the tensor's shape but ``warm``. ``reference`` is a tensor like this one that the decoder
+    holds, too, bit for bit, such as the previous global update. ``relevance`` scores every element
+    (larger: rather kept) for codecs that select; they take magnitudes without it. ``warm`` is what
+    ``Codec.warmth`` made of this tensor's previous body.
     """
 
     rng: np.random.Generator | None = None
+    reference: NDArray[Any] | None = None
+    relevance: NDArray[Any] | None = None
+    warm: NDArray[np.float32] | None = None
 
 
 class Codec(ABC):
@@ -57,12 +64,29 @@ class Codec(ABC):
         """
 
     @abstractmethod
-    def decode(self, body: memoryview, spec: TensorSpec) -> Decoded:
+    def decode(
+        self, body: memoryview, spec: TensorSpec, reference: NDArray[Any] | None = None
+    ) -> Decoded:
         """Return the values that ``body`` stands for; the body is not trusted.
 
+        Args:
+            body: what ``encode`` returned, or anything else.
+            spec: the receiver's own.
+            reference: what the encoder had as ``Context.reference``.
+
         Raises:
-            WireError: the body is not one that an encoder writes for ``spec``.
+            WireError: the body is not one that an encoder writes for ``spec``, or was written with
+                another reference.
         """
+
+    def warmth(self, body: memoryview, spec: TensorSpec) -> NDArray[np.float32] | None:
+        """Return what shortens the work on this tensor's next update: ``Context.warm`` then.
+
+        It follows from the body alone, so it is state that can be stored and sent as such. None,
+        unless a codec says otherwise.
+        """
+        del body, spec
+        return None
 
     @abstractmethod
     def write_recipe(self, out: Writer) -> None:

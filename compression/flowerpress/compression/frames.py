@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -30,12 +31,15 @@ __all__ = [
     "difference",
     "encode_frames",
     "residual",
+    "warmth",
 ]
 
 # Every codec that a recipe may name, by wire tag.
 CODECS: dict[int, type[Codec]] = {Pipeline.tag: Pipeline}
 
+Arrays = Mapping[str, NDArray[Any]]
 Residuals = dict[str, NDArray[np.float32]]
+_NONE: Mapping[str, NDArray[Any]] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -52,6 +56,10 @@ def encode_frames(
     plan: Plan,
     tensors: Mapping[str, NDArray[Any]],
     rng: np.random.Generator | None,
+    *,
+    references: Arrays = _NONE,
+    relevance: Arrays = _NONE,
+    warm: Mapping[str, NDArray[np.float32]] = _NONE,
 ) -> tuple[list[Frame], list[Decoded]]:
     """Encode every tensor with its codec.
 
@@ -60,6 +68,9 @@ def encode_frames(
         plan: one codec each.
         tensors: name -> array with the manifest's shape.
         rng: for stochastic codecs; used in manifest order.
+        references: name -> tensor that the decoder holds, too (``Context.reference``).
+        relevance: name -> score of every element (``Context.relevance``).
+        warm: what ``warmth`` returned for the previous update.
 
     Returns:
         The frames, and what a receiver decodes from each.
@@ -67,18 +78,44 @@ def encode_frames(
     Raises:
         EncodeError: a tensor cannot be encoded; nothing has been changed.
     """
-    plan.check(manifest)
-    context = Context(rng)
-    frames, decoded = [], []
-    for index, (spec, codec) in enumerate(zip(manifest.specs, plan.codecs, strict=True)):
-        body = codec.encode(tensors[spec.name], spec, context)
-        frames.append(Frame(index, codec, body))
-        decoded.append(codec.decode(memoryview(body), spec))
+    contexts = [
+        Context(
+            rng,
+            references.get(spec.name),
+            relevance.get(spec.name),
+            warm.get(spec.name),
+        )
+        for spec in manifest.specs
+    ]
+    coded = plan.encode(manifest, [tensors[spec.name] for spec in manifest.specs], contexts)
+    frames = [Frame(index, each.codec, each.body) for index, each in enumerate(coded)]
+    decoded = [
+        each.codec.decode(memoryview(each.body), spec, context.reference)
+        for each, spec, context in zip(coded, manifest.specs, contexts, strict=True)
+    ]
     return frames, decoded
 
 
-def decode_frames(manifest: Manifest, frames: Sequence[Frame]) -> Iterator[tuple[int, Decoded]]:
+def warmth(manifest: Manifest, frames: Sequence[Frame]) -> dict[str, NDArray[np.float32]]:
+    """Return what shortens the work on the next update: its ``warm``, by name."""
+    out = {}
+    for frame in frames:
+        spec = manifest.specs[frame.tensor]
+        kept = frame.codec.warmth(memoryview(frame.body), spec)
+        if kept is not None:
+            out[spec.name] = kept
+    return out
+
+
+def decode_frames(
+    manifest: Manifest, frames: Sequence[Frame], references: Arrays = _NONE
+) -> Iterator[tuple[int, Decoded]]:
     """Decode frames one at a time; only one decoded tensor is alive.
+
+    Args:
+        manifest: the receiver's own.
+        frames: hostile.
+        references: name -> the tensor that the encoder had as its reference.
 
     Raises:
         WireError: a body is not what an encoder writes, or decodes to NaN or infinity.
@@ -86,7 +123,7 @@ def decode_frames(manifest: Manifest, frames: Sequence[Frame]) -> Iterator[tuple
     for frame in frames:
         spec = manifest.specs[frame.tensor]
         try:
-            decoded = frame.codec.decode(memoryview(frame.body), spec)
+            decoded = frame.codec.decode(memoryview(frame.body), spec, references.get(spec.name))
         except WireError as error:
             if spec.name in error.field:
                 raise
@@ -103,6 +140,7 @@ def apply_frames(
     frames: Sequence[Frame],
     *,
     change: bool,
+    references: Arrays = _NONE,
 ) -> dict[str, NDArray[Any]]:
     """Return the model that ``frames`` lead to; server and clients run this same code.
 
@@ -112,12 +150,13 @@ def apply_frames(
         frames: coded tensors; with ``change``, tensors without a frame stay as they are.
         change: whether floating-point frames hold differences, to be added in the tensor's own
             dtype, or values. Tensors of integers are always values.
+        references: name -> the tensor that the encoder had as its reference.
 
     Raises:
         WireError: a body is broken, or decodes to NaN or infinity.
     """
     out = dict(arrays)
-    for index, decoded in decode_frames(manifest, frames):
+    for index, decoded in decode_frames(manifest, frames, references):
         spec = manifest.specs[index]
         if change and spec.is_float:
             total = np.array(arrays[spec.name], order="C").reshape(-1)

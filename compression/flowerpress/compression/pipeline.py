@@ -85,8 +85,11 @@ class Pipeline(Codec):
         body.raw(coded)
         return body.getvalue()
 
-    def decode(self, body: memoryview, spec: TensorSpec) -> Decoded:
+    def decode(
+        self, body: memoryview, spec: TensorSpec, reference: NDArray[Any] | None = None
+    ) -> Decoded:
         """Open the stages in order, decode the symbols, restore in reverse."""
+        del reference
         reader = Reader(body, f"frame[{spec.name!r}]")
         if not (self.lossless or spec.is_float):
             raise FormatError(reader.field, f"a lossy codec for a tensor of {spec.dtype}")

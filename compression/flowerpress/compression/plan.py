@@ -1,21 +1,66 @@
-"""One resolved codec for each tensor of a manifest."""
+"""One resolved codec for each tensor of a manifest, or a rule that settles them together."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from flowerpress.compression.codec import Codec
+from numpy.typing import NDArray
+
+from flowerpress.compression.codec import Codec, Context
 from flowerpress.compression.errors import ConfigError
-from flowerpress.compression.spec import Manifest
+from flowerpress.compression.spec import Manifest, TensorSpec
 
-__all__ = ["Plan"]
+__all__ = ["Coded", "Joint", "Plan"]
+
+
+@dataclass(frozen=True)
+class Coded:
+    """One coded tensor: the codec that decodes it, and its body."""
+
+    codec: Codec
+    body: bytes
+
+
+class Joint(ABC):
+    """Codes the tensors of an update together where one's codec depends on the others.
+
+    A threshold over all of them, or a number of bytes that they share. Only encoders know it: a
+    frame names the codec that was settled on.
+    """
+
+    @abstractmethod
+    def encode(
+        self,
+        specs: Sequence[TensorSpec],
+        tensors: Sequence[NDArray[Any]],
+        contexts: Sequence[Context],
+    ) -> list[Coded]:
+        """Return the coded tensors, in order.
+
+        Args:
+            specs: the tensors that this rule codes.
+            tensors: their values, with the shapes of ``specs``.
+            contexts: what an encoder may use beside each.
+
+        Raises:
+            EncodeError: a tensor cannot be encoded.
+        """
 
 
 @dataclass(frozen=True)
 class Plan:
-    """The codec of each tensor, in manifest order."""
+    """The codec of each tensor, in manifest order.
+
+    ``joint`` codes the tensors whose codec is the very object ``open``; that object says what is
+    true of whatever the rule settles on (``lossless``, ``biased``).
+    """
 
     codecs: tuple[Codec, ...]
+    joint: Joint | None = None
+    open: Codec | None = None
 
     @property
     def lossless(self) -> bool:
@@ -32,3 +77,32 @@ class Plan:
             raise ConfigError(
                 f"the plan is for {len(self.codecs)} tensors and the model has {len(manifest)}"
             )
+
+    def encode(
+        self,
+        manifest: Manifest,
+        tensors: Sequence[NDArray[Any]],
+        contexts: Sequence[Context],
+    ) -> list[Coded]:
+        """Return the coded tensors, in manifest order.
+
+        Raises:
+            ConfigError: a plan for another model.
+            EncodeError: a tensor cannot be encoded.
+        """
+        self.check(manifest)
+        together = [i for i, codec in enumerate(self.codecs) if codec is self.open]
+        settled: dict[int, Coded] = {}
+        if self.joint is not None and together:
+            coded = self.joint.encode(
+                [manifest.specs[i] for i in together],
+                [tensors[i] for i in together],
+                [contexts[i] for i in together],
+            )
+            settled = dict(zip(together, coded, strict=True))
+        return [
+            settled[i] if i in settled else Coded(codec, codec.encode(tensor, spec, context))
+            for i, (codec, tensor, spec, context) in enumerate(
+                zip(self.codecs, tensors, manifest.specs, contexts, strict=True)
+            )
+        ]

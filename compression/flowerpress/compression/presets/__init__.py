@@ -1,0 +1,41 @@
+"""The codecs that a user names, such as ``none``, ``int8`` or ``stc(density=0.01)``.
+
+A preset says which codec each tensor of a model gets. What it says never crosses the wire: the
+frames name their codecs themselves.
+"""
+
+from __future__ import annotations
+
+from flowerpress.compression.presets.base import Preset
+from flowerpress.compression.presets.clustered import FedZip
+from flowerpress.compression.presets.exact import Lossless, NoCompression
+from flowerpress.compression.presets.formats import Fp16, Int8PerChannel
+from flowerpress.compression.presets.sparse import SparseTernary, TopKHalf
+from flowerpress.compression.presets.stochastic import QsgdLevels
+from flowerpress.compression.spec import TensorSpec
+from flowerpress.compression.spelling import build
+
+__all__ = ["PRESETS", "Preset", "preset"]
+
+PRESETS: dict[str, type[Preset]] = {
+    "none": NoCompression,
+    "lossless": Lossless,
+    "fp16": Fp16,
+    "int8": Int8PerChannel,
+    "topk": TopKHalf,
+    "qsgd": QsgdLevels,
+    "stc": SparseTernary,
+    "fedzip": FedZip,
+}
+
+
+def preset(text: str) -> Preset:
+    """Return the preset that ``text`` names, such as ``stc`` or ``stc(density=0.005)``.
+
+    Raises:
+        UnknownNameError: no such preset, parameter, coder or position mode.
+        ConfigError: a parameter out of range.
+    """
+    choice = build("codec", text, PRESETS)
+    choice.codec(TensorSpec("probe", (2, 2)))  # refuses bad parameters now, not in the first round
+    return choice
