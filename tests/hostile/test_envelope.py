@@ -390,7 +390,7 @@ def test_another_manifest() -> None:
 @pytest.mark.parametrize(
     ("specs", "error", "message"),
     [
-        ([("a", (2,), len(DTYPES))], FormatError, r"manifest\['a'\].dtype: unknown dtype 12"),
+        ([("a", (2,), len(DTYPES))], FormatError, r"manifest\['a'\].dtype: unknown dtype 13"),
         ([("a", (2,), 0), ("a", (3,), 0)], FormatError, "manifest: two tensors .* same name"),
         ([("a", (1,) * 17, 0)], LimitError, r"manifest\['a'\].shape: more than 16 dimensions"),
         ([("a", (2**63,), 0)], LimitError, "shape: more than 8589934592 elements"),

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 DTYPES = [
     *("float32", "float16", "float64", "int8", "int16", "int32"),
-    *("int64", "uint8", "uint16", "uint32", "uint64", "bool"),
+    *("int64", "uint8", "uint16", "uint32", "uint64", "bool", "bfloat16"),
 ]
 Spec = tuple[str, tuple[int, ...], str]
 KEPT = (0, 1, 2, 3, 4, 6, 8, 11)
@@ -135,9 +135,17 @@ def decode(blob: bytes, specs: list[Spec] | None) -> dict[str, NDArray[Any]]:
     for tensor, choice, length in zip(tensors, choices, lengths, strict=True):
         name, shape, dtype = specs[tensor]
         flat = frame(Bytes(source.take(length)), header[11][choice], shape, dtype)
-        out[name] = flat.astype(dtype).reshape(shape)
+        own = nearest_bfloat16(flat) if dtype == "bfloat16" else flat.astype(dtype)
+        out[name] = own.reshape(shape)
     assert source.rest() == b""
     return out
+
+
+def nearest_bfloat16(values: NDArray[Any]) -> NDArray[np.float32]:
+    bits = values.astype("<f4").view("<u4").astype(np.int64)
+    below, rest = bits >> 16, bits & 0xFFFF
+    up = (rest > 0x8000) | ((rest == 0x8000) & (below & 1 == 1))
+    return np.asarray((below + up) << 16).astype("<u4").view(np.float32)
 
 
 # --- frames -----------------------------------------------------------------------------------
@@ -164,12 +172,14 @@ def stage(recipe: Bytes, body: Bytes, n: int, shape: tuple[int, ...], dtype: str
     match recipe.varint():
         case 1:
             planes = recipe.take(1) == b"\x01"
-            itemsize = np.dtype(dtype).itemsize
+            stored = np.dtype("u2" if dtype == "bfloat16" else dtype).newbyteorder("<")
+            itemsize = stored.itemsize
 
             def exact(levels: NDArray[Any]) -> NDArray[Any]:
                 octets = levels.astype(np.uint8)
                 octets = octets.reshape(itemsize, -1).T if planes else octets
-                return np.frombuffer(octets.tobytes(), np.dtype(dtype).newbyteorder("<"))
+                own = np.frombuffer(octets.tobytes(), stored)
+                return (own.astype("<u4") << 16).view("<f4") if dtype == "bfloat16" else own
 
             return n * itemsize, 256, exact
         case 2:

@@ -162,9 +162,10 @@ def apply_frames(
             total = np.array(arrays[spec.name], order="C").reshape(-1)
             with np.errstate(over="ignore", invalid="ignore"):
                 decoded.add_to(total)
+                total = spec.cast(total)
         else:
             with np.errstate(over="ignore"):
-                total = decoded.dense().astype(spec.dtype, copy=False)
+                total = spec.cast(decoded.dense())
         if spec.is_float and not np.isfinite(total).all():
             raise NonFiniteError(f"frame[{spec.name!r}]", f"overflows {spec.dtype} in the model")
         out[spec.name] = total.reshape(spec.shape)

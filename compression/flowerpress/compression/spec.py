@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from flowerpress.compression.bfloat16 import rounded, to_bits
 from flowerpress.compression.errors import ConfigError, LimitError, ManifestError
 from flowerpress.compression.limits import DEFAULT_LIMITS, Limits
 
@@ -35,12 +36,17 @@ DTYPES = (
     "uint32",
     "uint64",
     "bool",
+    "bfloat16",
 )
+BFLOAT16 = DTYPES[-1]
 
 
 @dataclass(frozen=True)
 class TensorSpec:
-    """Name, shape and NumPy dtype name of one tensor. A scalar has the shape ``()`` and size 1."""
+    """Name, shape and dtype of one tensor. A scalar has the shape ``()`` and size 1.
+
+    A tensor of dtype bfloat16, which NumPy lacks, is a float32 array in memory.
+    """
 
     name: str
     shape: tuple[int, ...]
@@ -50,7 +56,7 @@ class TensorSpec:
         if self.dtype not in DTYPES:
             raise ConfigError(
                 f"tensor {self.name!r} has dtype {self.dtype}, which cannot be sent; "
-                f"convert it to one of {', '.join(DTYPES)}"
+                f"convert it to one of {', '.join(DTYPES[:-1])} (bfloat16 to float32)"
             )
 
     @cached_property
@@ -61,12 +67,26 @@ class TensorSpec:
     @cached_property
     def nbytes(self) -> int:
         """Bytes of the uncompressed tensor."""
-        return self.size * np.dtype(self.dtype).itemsize
+        return self.size * (2 if self.dtype == BFLOAT16 else self.storage.itemsize)
+
+    @property
+    def storage(self) -> np.dtype[Any]:
+        """The dtype of the array that holds the tensor: its own, or float32 for bfloat16."""
+        return np.dtype(np.float32 if self.dtype == BFLOAT16 else self.dtype)
+
+    def cast(self, values: NDArray[Any]) -> NDArray[Any]:
+        """Return ``values`` in the storage dtype, rounded to what the tensor's dtype can hold.
+
+        Not a copy where nothing changes. What does not fit overflows as NumPy has it.
+        """
+        return (
+            rounded(values) if self.dtype == BFLOAT16 else values.astype(self.storage, copy=False)
+        )
 
     @property
     def is_float(self) -> bool:
         """Whether lossy codecs and differences make sense for this tensor."""
-        return self.dtype.startswith("float")
+        return "float" in self.dtype
 
 
 @dataclass(frozen=True)
@@ -167,12 +187,12 @@ class Manifest:
 
 
 def _narrowed(array: NDArray[Any], spec: TensorSpec) -> NDArray[Any]:
-    dtype = np.dtype(spec.dtype)
-    if array.dtype == dtype:
+    dtype = spec.storage
+    if array.dtype == dtype and spec.dtype != BFLOAT16:
         return array
     if spec.is_float:
         with np.errstate(over="ignore"):
-            return array.astype(dtype, casting="same_kind")
+            return spec.cast(array.astype(dtype, casting="same_kind", copy=False))
     whole = np.asarray(np.rint(array)) if array.dtype.kind == "f" else array
     if dtype.kind == "b":
         whole = np.asarray(np.clip(whole, 0, 1))
@@ -186,10 +206,13 @@ def model_digest(manifest: Manifest, arrays: Mapping[str, NDArray[Any]]) -> byte
 
     Args:
         manifest: gives the order and the dtypes.
-        arrays: name -> array with the shape and dtype of the manifest.
+        arrays: name -> array with the manifest's shape, in its dtype (``TensorSpec.storage``).
     """
     h = hashlib.sha256(b"fp-model" + manifest.digest)
     for spec in manifest.specs:
-        little = arrays[spec.name].astype(np.dtype(spec.dtype).newbyteorder("<"), copy=False)
+        array = arrays[spec.name]
+        own = to_bits(array) if spec.dtype == BFLOAT16 else array
+        wire = np.dtype(np.uint16) if spec.dtype == BFLOAT16 else spec.storage
+        little = own.astype(wire.newbyteorder("<"), copy=False)
         h.update(np.ascontiguousarray(little).reshape(-1).view(np.uint8).data)
     return h.digest()[:16]

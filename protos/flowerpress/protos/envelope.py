@@ -64,7 +64,8 @@ class Update:
     Uplink: ``client`` and ``sequence`` name the sender and its strictly increasing count, ``base``
     is the digest of the model it trained from. Downlink: ``client`` is 0, ``sequence`` the version
     that the update leads to, ``result`` that version's digest; ``base`` is empty for a model.
-    ``manifest`` is set where a model travels to somebody who may not know its tensors.
+    ``manifest`` is set where a model travels to somebody who may not know its tensors. ``metadata``
+    is text for whoever made the update; nothing in here reads it.
     """
 
     kind: Kind
@@ -77,6 +78,7 @@ class Update:
     base: bytes = b""
     result: bytes = b""
     manifest: Manifest | None = None
+    metadata: str = ""
 
 
 def largest_blob(manifest: Manifest, limits: Limits = DEFAULT_LIMITS) -> int:
@@ -96,6 +98,7 @@ def pack(update: Update) -> bytes:
         base=update.base,
         result=update.result,
         manifest_digest=update.manifest_digest,
+        metadata=update.metadata,
     )
     if update.manifest is not None:
         header.manifest.tensor.extend(
@@ -193,6 +196,7 @@ def _update(
         base=header.base,
         result=header.result,
         manifest=sent,
+        metadata=header.metadata,
     )
 
 

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x0cupdate.proto\x12\x0e\x66lowerpress.v1\"\xd3\x02\n\x0cUpdateHeader\x12/\n\x04kind\x18\x01 \x01(\x0e\x32!.flowerpress.v1.UpdateHeader.Kind\x12\x0b\n\x03run\x18\x02 \x01(\x06\x12\r\n\x05round\x18\x03 \x01(\r\x12\x0e\n\x06\x63lient\x18\x04 \x01(\x06\x12\x10\n\x08sequence\x18\x05 \x01(\x04\x12\x0c\n\x04\x62\x61se\x18\x06 \x01(\x0c\x12\x0e\n\x06result\x18\x07 \x01(\x0c\x12\x17\n\x0fmanifest_digest\x18\x08 \x01(\x0c\x12*\n\x08manifest\x18\t \x01(\x0b\x32\x18.flowerpress.v1.Manifest\x12\x0e\n\x06tensor\x18\n \x03(\r\x12\x0e\n\x06recipe\x18\x0b \x03(\x0c\x12\r\n\x05\x63odec\x18\x0c \x03(\r\x12\x0e\n\x06length\x18\r \x03(\x04\"2\n\x04Kind\x12\x14\n\x10KIND_UNSPECIFIED\x10\x00\x12\t\n\x05\x44\x45LTA\x10\x01\x12\t\n\x05MODEL\x10\x02\"6\n\x08Manifest\x12*\n\x06tensor\x18\x01 \x03(\x0b\x32\x1a.flowerpress.v1.TensorSpec\"8\n\nTensorSpec\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05shape\x18\x02 \x03(\x04\x12\r\n\x05\x64type\x18\x03 \x01(\rb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x0cupdate.proto\x12\x0e\x66lowerpress.v1\"\xe5\x02\n\x0cUpdateHeader\x12/\n\x04kind\x18\x01 \x01(\x0e\x32!.flowerpress.v1.UpdateHeader.Kind\x12\x0b\n\x03run\x18\x02 \x01(\x06\x12\r\n\x05round\x18\x03 \x01(\r\x12\x0e\n\x06\x63lient\x18\x04 \x01(\x06\x12\x10\n\x08sequence\x18\x05 \x01(\x04\x12\x0c\n\x04\x62\x61se\x18\x06 \x01(\x0c\x12\x0e\n\x06result\x18\x07 \x01(\x0c\x12\x17\n\x0fmanifest_digest\x18\x08 \x01(\x0c\x12*\n\x08manifest\x18\t \x01(\x0b\x32\x18.flowerpress.v1.Manifest\x12\x0e\n\x06tensor\x18\n \x03(\r\x12\x0e\n\x06recipe\x18\x0b \x03(\x0c\x12\r\n\x05\x63odec\x18\x0c \x03(\r\x12\x0e\n\x06length\x18\r \x03(\x04\x12\x10\n\x08metadata\x18\x0e \x01(\t\"2\n\x04Kind\x12\x14\n\x10KIND_UNSPECIFIED\x10\x00\x12\t\n\x05\x44\x45LTA\x10\x01\x12\t\n\x05MODEL\x10\x02\"6\n\x08Manifest\x12*\n\x06tensor\x18\x01 \x03(\x0b\x32\x1a.flowerpress.v1.TensorSpec\"8\n\nTensorSpec\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05shape\x18\x02 \x03(\x04\x12\r\n\x05\x64type\x18\x03 \x01(\rb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -32,11 +32,11 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'update_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_UPDATEHEADER']._serialized_start=33
-  _globals['_UPDATEHEADER']._serialized_end=372
-  _globals['_UPDATEHEADER_KIND']._serialized_start=322
-  _globals['_UPDATEHEADER_KIND']._serialized_end=372
-  _globals['_MANIFEST']._serialized_start=374
-  _globals['_MANIFEST']._serialized_end=428
-  _globals['_TENSORSPEC']._serialized_start=430
-  _globals['_TENSORSPEC']._serialized_end=486
+  _globals['_UPDATEHEADER']._serialized_end=390
+  _globals['_UPDATEHEADER_KIND']._serialized_start=340
+  _globals['_UPDATEHEADER_KIND']._serialized_end=390
+  _globals['_MANIFEST']._serialized_start=392
+  _globals['_MANIFEST']._serialized_end=446
+  _globals['_TENSORSPEC']._serialized_start=448
+  _globals['_TENSORSPEC']._serialized_end=504
 # @@protoc_insertion_point(module_scope)

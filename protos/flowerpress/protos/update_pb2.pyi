@@ -8,7 +8,7 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class UpdateHeader(_message.Message):
-    __slots__ = ("kind", "run", "round", "client", "sequence", "base", "result", "manifest_digest", "manifest", "tensor", "recipe", "codec", "length")
+    __slots__ = ("kind", "run", "round", "client", "sequence", "base", "result", "manifest_digest", "manifest", "tensor", "recipe", "codec", "length", "metadata")
     class Kind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
         __slots__ = ()
         KIND_UNSPECIFIED: _ClassVar[UpdateHeader.Kind]
@@ -30,6 +30,7 @@ class UpdateHeader(_message.Message):
     RECIPE_FIELD_NUMBER: _ClassVar[int]
     CODEC_FIELD_NUMBER: _ClassVar[int]
     LENGTH_FIELD_NUMBER: _ClassVar[int]
+    METADATA_FIELD_NUMBER: _ClassVar[int]
     kind: UpdateHeader.Kind
     run: int
     round: int
@@ -43,7 +44,8 @@ class UpdateHeader(_message.Message):
     recipe: _containers.RepeatedScalarFieldContainer[bytes]
     codec: _containers.RepeatedScalarFieldContainer[int]
     length: _containers.RepeatedScalarFieldContainer[int]
-    def __init__(self, kind: _Optional[_Union[UpdateHeader.Kind, str]] = ..., run: _Optional[int] = ..., round: _Optional[int] = ..., client: _Optional[int] = ..., sequence: _Optional[int] = ..., base: _Optional[bytes] = ..., result: _Optional[bytes] = ..., manifest_digest: _Optional[bytes] = ..., manifest: _Optional[_Union[Manifest, _Mapping]] = ..., tensor: _Optional[_Iterable[int]] = ..., recipe: _Optional[_Iterable[bytes]] = ..., codec: _Optional[_Iterable[int]] = ..., length: _Optional[_Iterable[int]] = ...) -> None: ...
+    metadata: str
+    def __init__(self, kind: _Optional[_Union[UpdateHeader.Kind, str]] = ..., run: _Optional[int] = ..., round: _Optional[int] = ..., client: _Optional[int] = ..., sequence: _Optional[int] = ..., base: _Optional[bytes] = ..., result: _Optional[bytes] = ..., manifest_digest: _Optional[bytes] = ..., manifest: _Optional[_Union[Manifest, _Mapping]] = ..., tensor: _Optional[_Iterable[int]] = ..., recipe: _Optional[_Iterable[bytes]] = ..., codec: _Optional[_Iterable[int]] = ..., length: _Optional[_Iterable[int]] = ..., metadata: _Optional[str] = ...) -> None: ...
 
 class Manifest(_message.Message):
     __slots__ = ("tensor",)

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from flowerpress.compression import Manifest, NonFiniteError
+from flowerpress.compression import Manifest, NonFiniteError, TensorSpec
 from flowerpress.protos import Kind
 from flowerpress.server.intake import Received
 
@@ -82,7 +82,7 @@ class StreamingMean:
             mean = total / self._weight
             if spec.is_float:
                 mean += self._model[spec.name].reshape(-1)
-            out[spec.name] = _cast(mean, spec.dtype).reshape(spec.shape)
+            out[spec.name] = _cast(mean, spec).reshape(spec.shape)
         return out
 
 
@@ -120,7 +120,9 @@ class FlowerMean:
         self._file.seek(0)
         for factor in factors:
             for index, spec in enumerate(self._manifest.specs):
-                value = np.frombuffer(self._file.read(spec.nbytes), spec.dtype)
+                value = np.frombuffer(
+                    self._file.read(spec.size * spec.storage.itemsize), spec.storage
+                )
                 if index == len(sums):
                     sums.append(value * factor)
                 else:
@@ -131,7 +133,7 @@ class FlowerMean:
                 lag = self._model[spec.name].reshape(-1) - self._held[spec.name].reshape(-1)
                 if lag.any():
                     mean += lag
-            out[spec.name] = _cast(mean, spec.dtype).reshape(spec.shape)
+            out[spec.name] = _cast(mean, spec).reshape(spec.shape)
         self._file.close()
         return out
 
@@ -153,8 +155,9 @@ def as_model(
             flat = np.array(base[spec.name], order="C").reshape(-1)
             with np.errstate(over="ignore"):
                 decoded.add_to(flat)
+                flat = spec.cast(flat)
         else:
-            flat = _cast(decoded.dense(), spec.dtype)
+            flat = _cast(decoded.dense(), spec)
             if spec.is_float and base[spec.name] is not held[spec.name]:
                 lag = (base[spec.name] - held[spec.name]).reshape(-1)
                 flat = flat + lag if lag.any() else flat
@@ -164,8 +167,8 @@ def as_model(
     return out
 
 
-def _cast(values: NDArray[Any], dtype: str) -> NDArray[Any]:
-    if np.dtype(dtype).kind in "iub" and values.dtype.kind == "f":
+def _cast(values: NDArray[Any], spec: TensorSpec) -> NDArray[Any]:
+    if not spec.is_float and values.dtype.kind == "f":
         values = np.rint(values)
     with np.errstate(over="ignore"):  # whoever takes the result checks that it is finite
-        return values.astype(dtype, copy=False)
+        return spec.cast(values)

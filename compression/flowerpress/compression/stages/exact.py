@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from flowerpress.compression.bfloat16 import from_bits, to_bits
 from flowerpress.compression.codec import Context
 from flowerpress.compression.errors import EncodeError, FormatError
-from flowerpress.compression.spec import TensorSpec
+from flowerpress.compression.spec import BFLOAT16, TensorSpec
 from flowerpress.compression.stages.base import Form, Levels, Opened, Stage
 from flowerpress.compression.wire import Reader, Writer
 
@@ -17,7 +18,7 @@ __all__ = ["Exact"]
 
 
 class Exact(Stage):
-    """The little-endian bytes of the elements, in the tensor's own dtype.
+    """The little-endian bytes of the elements, in the tensor's own dtype (two for bfloat16).
 
     ``planes=True`` groups all first bytes, then all second ones, and so on (the shuffle filter of
     HDF5 and Blosc), which puts the exponents of floats together for the coder.
@@ -43,10 +44,11 @@ class Exact(Stage):
     ) -> NDArray[Any] | Levels:
         """Return the bytes of ``x`` as levels over an alphabet of 256."""
         with np.errstate(over="ignore"):
-            own = x.astype(_little(spec), copy=False)
+            own = spec.cast(x)
         # A difference may be wider than its tensor: float32 for a float16 one.
         if own is not x and spec.is_float and not np.isfinite(own).all():
             raise EncodeError(spec.name, f"a value does not fit {spec.dtype}")
+        own = (to_bits(own) if spec.dtype == BFLOAT16 else own).astype(_little(spec), copy=False)
         octets = own.view(np.uint8)
         if self.planes:
             octets = octets.reshape(-1, own.itemsize).T.reshape(-1)
@@ -59,6 +61,8 @@ class Exact(Stage):
         def restore(octets: NDArray[Any]) -> NDArray[Any]:
             flat = octets.reshape(dtype.itemsize, -1).T if self.planes else octets
             bits = np.ascontiguousarray(flat).reshape(-1)
+            if spec.dtype == BFLOAT16:
+                return from_bits(bits.view(dtype))
             # A byte other than 0 and 1 is not a bool that NumPy may hold.
             return bits != 0 if spec.dtype == "bool" else bits.view(dtype)
 
@@ -82,4 +86,5 @@ class Exact(Stage):
 
 
 def _little(spec: TensorSpec) -> np.dtype[Any]:
-    return np.dtype(spec.dtype).newbyteorder("<")
+    own = np.dtype(np.uint16) if spec.dtype == BFLOAT16 else spec.storage
+    return own.newbyteorder("<")
