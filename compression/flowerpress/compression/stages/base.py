@@ -70,7 +70,7 @@ class Stage(ABC):
     takes: ClassVar[Form]
     gives: ClassVar[Form]
     lossless: ClassVar[bool] = False
-    biased: ClassVar[bool] = True
+    biased: bool = True
 
     @property
     def alphabet(self) -> int:
