@@ -9,16 +9,21 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
+import sys
 import textwrap
 import time
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Any, TypeVar, get_args
 
 import numpy as np
 import zstandard
 from numpy.typing import NDArray
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from benchmarks import nnc
 from flowerpress.compression.coders.registry import REGISTRY
 from flowerpress.compression.entropy import entropy, subset_bits
 from flowerpress.compression.positions import PositionMode, decode_positions, encode_positions
@@ -43,8 +48,9 @@ def main() -> None:
             --repeat runs, in millions of symbols per second of processor time of one thread. The
             first run compiles the kernels and is not counted.
 
-            zstd -1 is there as the general-purpose peer; constriction, the entropy coding
-            library, is measured too if it is installed (pip install constriction).
+            zstd -1 is there as the general-purpose peer. Two more are measured if they are
+            installed: constriction, the entropy coding library (pip install constriction), and
+            the adaptive arithmetic coder of NNCodec (pip install --no-deps nncodec).
             """
         ),
         epilog="Only compare figures from one machine: numbers move by half between processors.",
@@ -98,6 +104,10 @@ def symbols(count: int, repeat: int) -> None:
             assert np.array_equal(again, data), coder.name
             row(coder.name, 8 * len(body) / count, h, count / encode, count / decode)
         peers(values, h, repeat)
+    if importlib.util.find_spec("constriction") is None:
+        print("\nWithout constriction, which is not installed: pip install constriction")
+    if not nnc.available():
+        print(f"\nWithout NNCodec. {nnc.MISSING}")
 
 
 def row(name: str, bits: float, h: float, encode: float, decode: float) -> None:
@@ -111,8 +121,14 @@ def peers(values: NDArray[np.uint8], h: float, repeat: int) -> None:
     body, encode = timed(lambda: fast.compress(data), repeat)
     _, decode = timed(lambda: zstandard.ZstdDecompressor().decompress(body), repeat)
     row("(zstd -1)", 8 * len(body) / count, h, count / encode, count / decode)
-    if importlib.util.find_spec("constriction") is None:
-        return
+    if importlib.util.find_spec("constriction") is not None:
+        constriction_ans(values, h, repeat)
+    if nnc.available():
+        nncodec_cabac(values, h, repeat)
+
+
+def constriction_ans(values: NDArray[np.uint8], h: float, repeat: int) -> None:
+    count = values.size
     constriction: Any = __import__("constriction")
     share = np.bincount(values, minlength=ALPHABET) / count
     model = constriction.stream.model.Categorical(share.astype(np.float32), perfect=False)
@@ -127,6 +143,16 @@ def peers(values: NDArray[np.uint8], h: float, repeat: int) -> None:
     stack = constriction.stream.stack.AnsCoder
     _, decode = timed(lambda: stack(words).decode(model, count), repeat)
     row("(constriction ANS)", 32 * len(words) / count, h, count / encode, count / decode)
+
+
+def nncodec_cabac(values: NDArray[np.uint8], h: float, repeat: int) -> None:
+    """Integers are not quantized: what is left of NNCodec is its context coding."""
+    signed = {"symbols": values.astype(np.int32) - ALPHABET // 2}
+    settings = nnc.Settings(qp=0)
+    stream, encode = timed(lambda: nnc.encode(signed, settings), repeat)
+    _, decode = timed(lambda: nnc.decode(stream), repeat)
+    count = values.size
+    row("(NNCodec CABAC)", 8 * len(stream) / count, h, count / encode, count / decode)
 
 
 def read(body: bytes, count: int, size: int) -> NDArray[np.int64]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 __all__ = [
+    "FEWEST",
     "PREVIOUS",
     "Arrays",
     "Point",
     "Update",
+    "large_only",
     "nmse",
     "read_points",
     "read_updates",
@@ -23,6 +25,9 @@ __all__ = [
 ]
 
 Arrays = Mapping[str, NDArray[Any]]
+
+FEWEST = 256
+"""Where codecs are compared with NNCodec, smaller tensors are left out on both sides."""
 
 PREVIOUS = "_previous_global"
 """Ends the name of the file with the averaged update of the round before."""
@@ -41,11 +46,14 @@ class Update:
 
 @dataclass(frozen=True)
 class Point:
-    """Another codec's bits per parameter at an NMSE. ``label``: its name and settings."""
+    """Bits per parameter at an NMSE. ``label``: the codec's name and settings; ``qp``: NNCodec's
+    step, where it is one of its points.
+    """
 
     label: str
     bits_per_param: float
     nmse: float
+    qp: int | None = None
 
 
 def read_updates(folder: Path) -> Iterator[Update]:
@@ -79,12 +87,19 @@ def read_points(file: Path) -> dict[str, dict[str, list[Point]]]:
             label = "NNCodec"
             if row.get("lambda"):
                 label += f" lambda={float(row['lambda']):g}"
-            point = Point(label, float(row["bits_per_param"]), float(row["nmse"]))
+            qp = int(row["qp"]) if row.get("qp") else None
+            point = Point(label, float(row["bits_per_param"]), float(row["nmse"]), qp)
             curves.setdefault(row["file"], {}).setdefault(label, []).append(point)
     for labels in curves.values():
         for curve in labels.values():
             curve.sort(key=lambda point: point.nmse)
     return curves
+
+
+def large_only(update: Update) -> Update:
+    """Return ``update`` without its tensors of fewer than ``FEWEST`` elements."""
+    kept = {name: each for name, each in update.arrays.items() if each.size >= FEWEST}
+    return replace(update, arrays=kept)
 
 
 def size_of(arrays: Arrays) -> int:

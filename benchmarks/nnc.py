@@ -29,11 +29,10 @@ from numpy.typing import NDArray
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.files import Arrays, nmse, read_updates, size_of
+from benchmarks.files import FEWEST, Arrays, nmse, read_updates, size_of
 
-__all__ = ["COLUMNS", "FEWEST", "MISSING", "Settings", "available", "decode", "encode", "points"]
+__all__ = ["COLUMNS", "MISSING", "Settings", "available", "decode", "encode", "points"]
 
-FEWEST = 256
 MISSING = "NNCodec is not installed; for it, run: pip install --no-deps nncodec"
 
 COLUMNS = (
@@ -45,7 +44,6 @@ COLUMNS = (
     "decode_mparam_per_s",
 )
 _START = -40
-_STRIDE = 2
 _LOWEST, _HIGHEST = -120, 20
 _PERFORMANCE = ("sparsification", "pruning", "unification", "decomposition_performance_map")
 
@@ -127,7 +125,12 @@ def decode(stream: bytes) -> dict[str, NDArray[np.float32]]:
 
 
 def points(
-    arrays: Arrays, scale: float, error: tuple[float, float], skip: bool, vectors: int | None
+    arrays: Arrays,
+    scale: float,
+    error: tuple[float, float],
+    stride: int = 2,
+    skip: bool = True,
+    vectors: int | None = None,
 ) -> Iterator[dict[str, float]]:
     """Yield points whose NMSE spans ``error``, one beyond it at either end, ascending in qp."""
     chosen = {name: each for name, each in arrays.items() if each.size >= FEWEST}
@@ -142,9 +145,9 @@ def points(
     qp = _START
     while at(qp) > low and qp > _LOWEST:
         # Far away, the error tells how far: it grows fourfold for every halving of the step.
-        qp -= 16 if at(qp) > 0.99 else _STRIDE
+        qp -= 16 if at(qp) > 0.99 else stride
     while at(qp) < high and qp < _HIGHEST:
-        qp += 16 if at(qp) < low / 100 else _STRIDE
+        qp += 16 if at(qp) < low / 100 else stride
     yield from (found[each] for each in sorted(found) if found[each]["nmse"] < 0.99)
 
 
@@ -175,9 +178,13 @@ def main() -> None:
         for update in read_updates(arguments.folder):
             for scale in arguments.lambdas:
                 for point in points(
-                    update.arrays, scale, arguments.error, not arguments.plain,
-                    -75 if arguments.plain else None,
-                ):  # fmt: skip
+                    update.arrays,
+                    scale,
+                    arguments.error,
+                    arguments.stride,
+                    skip=not arguments.plain,
+                    vectors=-75 if arguments.plain else None,
+                ):
                     writer.writerow({"file": update.name, **point})
                     print(update.name, *(point[each] for each in COLUMNS), flush=True)
                 stream.flush()
@@ -195,6 +202,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--csv", type=Path, required=True, help="where to write the points")
     parser.add_argument("--lambdas", type=_numbers, default=(1.0,), help="separated by commas")
     parser.add_argument("--error", type=_numbers, default=(0.02, 0.5), help="NMSE to span")
+    parser.add_argument("--stride", type=int, default=2, help="from one qp to the next")
     parser.add_argument(
         "--plain",
         action="store_true",

@@ -1,0 +1,115 @@
+"""A codec with one parameter left open, ``topk(density=*)``, over a range of errors."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+from benchmarks.apart import Apart
+from benchmarks.files import Point, Update
+from benchmarks.measuring import fill, try_codec
+from flowerpress.compression.errors import ConfigError, EncodeError
+
+__all__ = ["Curve", "interpolate"]
+
+_RATIO = math.sqrt(2)
+_LIMIT = 2.0**20
+_STEPS = 8
+_CLOSE = 0.003
+_LEAST, _MOST = 1e-4, 0.9
+
+
+class Curve:
+    """Points of one codec on one update; ``at`` goes where an error is.
+
+    The parameter is a positive number, and the error rises or falls with it.
+    """
+
+    def __init__(self, update: Update, codec: str, apart: Apart) -> None:
+        self.codec = codec
+        self._try: Callable[[float], tuple[float, float]] = lambda value: try_codec(
+            update, fill(codec, value), apart
+        )
+        self._points: dict[float, Point] = {}
+
+    @property
+    def points(self) -> list[Point]:
+        """What has been tried so far, ascending in NMSE."""
+        return sorted(self._points.values(), key=lambda point: point.nmse)
+
+    def span(self, low: float, high: float) -> list[Point]:
+        """Try values until the NMSE spans ``low`` to ``high``, or the codec takes no others."""
+        for ratio in (_RATIO, 1 / _RATIO):
+            # Up, then down: one of them makes the error larger, the other one smaller.
+            value, here = self._inside()
+            while 1 / _LIMIT < value < _LIMIT:
+                after = self._point(value * ratio)
+                if after is None or after.nmse == here.nmse:
+                    break
+                rises = after.nmse > here.nmse
+                if (rises and here.nmse > high) or (not rises and here.nmse < low):
+                    break
+                value, here = value * ratio, after
+        return [point for point in self.points if low / 2 <= point.nmse <= min(2 * high, 1.0)]
+
+    def at(self, error: float) -> tuple[Point, float] | None:
+        """Return the point nearest to NMSE ``error`` and its parameter, within 0.3% if there is
+        one; None if the curve does not reach it.
+        """
+        self.span(error, error)
+        for _ in range(_STEPS):
+            tried = sorted((point.nmse, value) for value, point in self._points.items())
+            below = [each for each in tried if each[0] <= error]
+            above = [each for each in tried if each[0] > error]
+            if not below or not above:
+                return None
+            (low, a), (high, b) = below[-1], above[0]
+            best = min((below[-1], above[0]), key=lambda each: abs(math.log(each[0] / error)))
+            if abs(math.log(best[0] / error)) < _CLOSE:
+                break
+            # On a doubly logarithmic scale the curve is nearly straight between neighbours.
+            share = math.log(error / low) / math.log(high / low)
+            value = a ** (1 - share) * b**share
+            if self._point(value) is None or value in (a, b):
+                break
+        return self._points[best[1]], best[1]
+
+    def _inside(self) -> tuple[float, Point]:
+        """Return a value that loses something, but not nearly all: beyond, nothing changes."""
+        for power in range(int(math.log(_LIMIT, 4))):
+            for value in (4.0**-power, 4.0**power):
+                point = self._point(value)
+                if point is not None and _LEAST < point.nmse < _MOST:
+                    return value, point
+        raise SystemExit(f"{self.codec}: no value of its parameter gives an error below {_MOST}")
+
+    def _point(self, value: float) -> Point | None:
+        if value not in self._points:
+            try:
+                bits, error = self._try(value)
+            except (ConfigError, EncodeError):
+                return None
+            if error <= 0:
+                return None
+            self._points[value] = Point(self.codec, bits, error)
+        return self._points[value]
+
+
+def interpolate(points: Sequence[Point], error: float, around: int) -> float | None:
+    """Return the bits per parameter at an NMSE, by a curve through the nearest ``around`` points.
+
+    A polynomial on a doubly logarithmic scale; None outside of the points, which ascend in NMSE.
+    """
+    usable = [point for point in points if point.nmse > 0 and point.bits_per_param > 0]
+    if not usable or not usable[0].nmse <= error <= usable[-1].nmse:
+        return None
+    after = next(index for index, point in enumerate(usable) if point.nmse >= error)
+    first = max(0, min(after - around // 2, len(usable) - around))
+    near = usable[first : first + around]
+    x = [math.log(point.nmse) for point in near]
+    y = [math.log(point.bits_per_param) for point in near]
+    at, total = math.log(error), 0.0
+    for i in range(len(near)):
+        share = math.prod((at - x[j]) / (x[i] - x[j]) for j in range(len(near)) if j != i)
+        total += share * y[i]
+    return math.exp(total)
