@@ -23,6 +23,7 @@ from flowerpress.compression import (
     Context,
     Frame,
     Manifest,
+    WireError,
     apply_frames,
     decode_frames,
     preset,
@@ -59,7 +60,7 @@ class Apart:
         self._pool.shutdown()
 
     def decode(self, blob: bytes, manifest: Manifest, references: Arrays) -> Arrays:
-        """Return the tensors in an envelope. Raises WireError as its decoder does."""
+        """Return the tensors in an envelope. Raises RuntimeError where its decoder refuses it."""
         return self._pool.submit(_decode, blob, manifest, dict(references)).result()
 
     def peaks(self, codec: str, arrays: Arrays, references: Arrays) -> Peaks:
@@ -81,8 +82,12 @@ def encoded(codec: str, manifest: Manifest, arrays: Arrays, references: Arrays) 
 
 
 def _decode(blob: bytes, manifest: Manifest, references: Arrays) -> Arrays:
-    frames = unpack(blob, manifest).frames
-    return apply_frames(manifest, {}, frames, change=False, references=references)
+    try:
+        frames = unpack(blob, manifest).frames
+        return apply_frames(manifest, {}, frames, change=False, references=references)
+    except WireError as error:
+        # Between processes as text: an error with fields of its own may not survive pickling.
+        raise RuntimeError(f"{type(error).__name__}: {error}") from None
 
 
 def _peaks(codec: str, arrays: Arrays, references: Arrays) -> Peaks:

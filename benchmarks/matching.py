@@ -55,16 +55,17 @@ def match(
     """Return how ``codec``, with one parameter left open, stands against a peer's points.
 
     Ours are whole messages, decoded by another process, searched for each NMSE and interpolated
-    over what is left (0.3%). Theirs are interpolated through four points. Tensors of fewer than
-    256 elements count on neither side. An NMSE that either side does not reach is left out.
+    over what is left (0.3%). Theirs are interpolated, too, which on such curves makes them a
+    little smaller than they are. Tensors of fewer than 256 elements count on neither side. An NMSE
+    that either side does not reach is left out.
     """
     curve = Curve(large_only(update), codec, apart)
     found = []
     for target in targets:
-        peer = interpolate(theirs, target, around=4)
+        peer = interpolate(theirs, target)
         if peer is None or curve.at(target) is None:
             continue
-        own = interpolate(curve.points, target, around=2)
+        own = interpolate(curve.points, target)
         if own is not None:
             found.append(Match(update.name, codec, target, own, peer))
     return found

@@ -95,21 +95,26 @@ class Curve:
         return self._points[value]
 
 
-def interpolate(points: Sequence[Point], error: float, around: int) -> float | None:
-    """Return the bits per parameter at an NMSE, by a curve through the nearest ``around`` points.
+def interpolate(points: Sequence[Point], error: float) -> float | None:
+    """Return the bits per parameter at an NMSE; None outside of the points.
 
-    A polynomial on a doubly logarithmic scale; None outside of the points, which ascend in NMSE.
+    Straight between neighbours on a doubly logarithmic scale. Points that another one beats, with
+    less error and no more bits, do not count: nobody would choose them.
     """
-    usable = [point for point in points if point.nmse > 0 and point.bits_per_param > 0]
-    if not usable or not usable[0].nmse <= error <= usable[-1].nmse:
-        return None
-    after = next(index for index, point in enumerate(usable) if point.nmse >= error)
-    first = max(0, min(after - around // 2, len(usable) - around))
-    near = usable[first : first + around]
-    x = [math.log(point.nmse) for point in near]
-    y = [math.log(point.bits_per_param) for point in near]
-    at, total = math.log(error), 0.0
-    for i in range(len(near)):
-        share = math.prod((at - x[j]) / (x[i] - x[j]) for j in range(len(near)) if j != i)
-        total += share * y[i]
-    return math.exp(total)
+    lower: Point | None = None
+    for point in _undominated(points):
+        if point.nmse >= error:
+            if point.nmse == error or lower is None:
+                return point.bits_per_param if point.nmse == error else None
+            share = math.log(error / lower.nmse) / math.log(point.nmse / lower.nmse)
+            return lower.bits_per_param ** (1 - share) * point.bits_per_param**share
+        lower = point
+    return None
+
+
+def _undominated(points: Sequence[Point]) -> list[Point]:
+    kept: list[Point] = []
+    for point in sorted(points, key=lambda point: (point.nmse, point.bits_per_param)):
+        if point.nmse > 0 and (not kept or point.bits_per_param < kept[-1].bits_per_param):
+            kept.append(point)
+    return kept
