@@ -2,15 +2,19 @@
 #   make simulate    install, then compare codecs on the embedded data set (two minutes); the runs
 #                    stay in runs/first, and one that was stopped goes on where it was
 #   make test        install, then everything that CI runs
+# More of what CI runs a little of: make test-all, and a million damaged frames by make attack
+# (COUNT=... and SEED=... for more of them, or others).
 # Both keep to a virtual environment in .venv.
 
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 OUT    ?= runs/first
+COUNT  ?= 1000000
+SEED   ?= 1
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: simulate test test-all check format clean
+.PHONY: simulate test test-all attack check format clean
 
 simulate: $(VENV)/.simulation
 	$(BIN)/flowerpress compare --task digits --codecs "none,int8,stc,fedzip" --seeds 3 \
@@ -21,6 +25,10 @@ test: check
 
 test-all: check
 	$(BIN)/python -m pytest
+
+attack: $(VENV)/.dev
+	$(BIN)/python -m tests.hostile.mutate --count $(COUNT) --seed $(SEED)
+	$(BIN)/python -m tests.hostile.bombs
 
 check: $(VENV)/.dev
 	$(BIN)/ruff format --check .

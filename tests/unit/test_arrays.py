@@ -9,6 +9,7 @@ import pytest
 from flwr.app import Array, ArrayRecord
 from numpy.typing import NDArray
 
+from flowerpress.compression import ConfigError, Manifest
 from flowerpress.protos import to_numpy, to_record
 
 CASES: dict[str, NDArray[Any]] = {
@@ -44,3 +45,11 @@ def test_data_that_contradicts_the_array_is_left_to_flower() -> None:
         np.testing.assert_array_equal(
             to_numpy(ArrayRecord({"x": array}))["x"], CASES["matrix"], strict=True
         )
+
+
+def test_a_dtype_that_numpy_does_not_know_is_refused_with_advice() -> None:
+    """As ml_dtypes has it saved: two bytes without a meaning."""
+    data = Array(np.arange(6, dtype=np.uint16).view("V2")).data
+    record = ArrayRecord({"x": Array("bfloat16", (6,), "numpy.ndarray", data)})
+    with pytest.raises(ConfigError, match=r"'x' has dtype void16.*bfloat16 to float32"):
+        Manifest.of(to_numpy(record))

@@ -35,7 +35,10 @@ def _view(array: Array) -> NDArray[Any]:
         return array.numpy()
     start = 10 + int.from_bytes(data[8:10], "little")
     header = data[10:start]
-    dtype = np.dtype(array.dtype)
+    try:
+        dtype = np.dtype(array.dtype)
+    except TypeError:  # a name that NumPy does not know, such as bfloat16
+        return array.numpy()
     count = int(np.prod(array.shape, dtype=np.int64))
     simple = (
         count > 0
