@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 
 from benchmarks.apart import Apart
 from benchmarks.files import Point, Update
@@ -101,14 +102,12 @@ def interpolate(points: Sequence[Point], error: float) -> float | None:
     Straight between neighbours on a doubly logarithmic scale. Points that another one beats, with
     less error and no more bits, do not count: nobody would choose them.
     """
-    lower: Point | None = None
-    for point in _undominated(points):
-        if point.nmse >= error:
-            if point.nmse == error or lower is None:
-                return point.bits_per_param if point.nmse == error else None
-            share = math.log(error / lower.nmse) / math.log(point.nmse / lower.nmse)
-            return lower.bits_per_param ** (1 - share) * point.bits_per_param**share
-        lower = point
+    kept = _undominated(points)
+    for low, high in pairwise(kept):
+        if low.nmse <= error <= high.nmse:
+            share = math.log(error / low.nmse) / math.log(high.nmse / low.nmse)
+            slope = math.log(high.bits_per_param / low.bits_per_param)
+            return low.bits_per_param * math.exp(share * slope)
     return None
 
 
