@@ -61,7 +61,7 @@ def main() -> None:
 def _measure(arguments: argparse.Namespace, console: Console, apart: Apart) -> None:
     rows: list[Row] = []
     panels: dict[str, dict[str, list[Point]]] = {}
-    for update in read_updates(arguments.folder):
+    for update in read_updates(arguments.folder, arguments.previous):
         panel = panels.setdefault(update.name, {})
         for codec in split_codecs(arguments.codecs):
             if KNOB in codec:
@@ -83,7 +83,9 @@ def _measure(arguments: argparse.Namespace, console: Console, apart: Apart) -> N
 
 def _match(arguments: argparse.Namespace, console: Console, apart: Apart) -> None:
     known = read_points(arguments.match)
-    updates = [each for each in read_updates(arguments.folder) if each.name in known]
+    updates = [
+        each for each in read_updates(arguments.folder, arguments.previous) if each.name in known
+    ]
     if not updates:
         raise SystemExit(f"{arguments.match}: has no points of an update in {arguments.folder}")
     everything: list[Match] = []
@@ -187,6 +189,12 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--repeat", type=int, default=3, help="runs to take the best of")
     parser.add_argument(
         "--memory", action=argparse.BooleanOptionalAction, default=True, help="measure memory"
+    )
+    parser.add_argument(
+        "--previous",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="hand codecs the averaged update of the round before",
     )
     parser.add_argument("--csv", type=Path, help="also write the figures there")
     parser.add_argument("--picture", type=Path, help="PNG of bits against error")

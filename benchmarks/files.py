@@ -56,11 +56,12 @@ class Point:
     qp: int | None = None
 
 
-def read_updates(folder: Path) -> Iterator[Update]:
+def read_updates(folder: Path, previous: bool = True) -> Iterator[Update]:
     """Yield the updates of a folder in the order of their names; raise SystemExit at none.
 
-    ``mnist_round4_client0.npz`` has ``mnist_round4_client0_previous_global.npz`` as its reference
-    or, where that is not there, ``mnist_round4_previous_global.npz``, which its clients share.
+    With ``previous``, ``mnist_round4_client0.npz`` has as its reference the tensors of
+    ``mnist_round4_client0_previous_global.npz`` or, where that is not there, those of
+    ``mnist_round4_previous_global.npz``, which its clients share.
     """
     files = [file for file in sorted(folder.glob("*.npz")) if not file.stem.endswith(PREVIOUS)]
     if not files:
@@ -68,7 +69,7 @@ def read_updates(folder: Path) -> Iterator[Update]:
     for file in files:
         stems = (file.stem, file.stem.rpartition("_client")[0] or file.stem)
         before = [folder / f"{stem}{PREVIOUS}.npz" for stem in stems]
-        found = next((each for each in before if each.is_file()), None)
+        found = next((each for each in before if previous and each.is_file()), None)
         yield Update(file.stem, _arrays(file), {} if found is None else _arrays(found))
 
 

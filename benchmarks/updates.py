@@ -23,7 +23,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.files import PREVIOUS
 from benchmarks.learning import Change, Recipe, rounds
-from benchmarks.models import Characters, ManyCharacters, WideCifar10, Words
+from benchmarks.models import Characters, ManyCharacters, PooledCifar10, WideCifar10, Words
 from flowerpress.compression.errors import FlowerpressError
 from flowerpress.simulations.tasks.mnist import Mnist
 
@@ -35,6 +35,13 @@ KINDS = MappingProxyType(
             WideCifar10, "dirichlet(alpha=0.3)", saved=(0, 8), steps=20, fresh=640
         ),
         "cifar10_resnet_adam": Recipe(WideCifar10, optimizer="adam", lr=1e-3, steps=31, fresh=992),
+        "cifar10_pooled_sgd_skewed": Recipe(
+            PooledCifar10, "dirichlet(alpha=0.3)", saved=(0, 8), steps=20, fresh=640
+        ),
+        "cifar10_pooled_adam": Recipe(
+            PooledCifar10, optimizer="adam", lr=1e-3, steps=31, fresh=992
+        ),
+        "cifar10_pooled_sgd_iid_2epochs": Recipe(PooledCifar10, steps=156, fresh=2496),
         "char_transformer_adamw_100": Recipe(
             Characters, saved=(0,), optimizer="adamw", lr=1e-3, batch=16, steps=100
         ),

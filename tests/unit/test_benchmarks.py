@@ -20,7 +20,7 @@ from benchmarks.files import Point, Update, large_only, nmse, read_points, read_
 from benchmarks.learning import Recipe, rounds
 from benchmarks.matching import match
 from benchmarks.measuring import Row, measure, split_codecs, try_codec
-from benchmarks.models import Characters, ManyCharacters, WideCifar10, Words
+from benchmarks.models import Characters, ManyCharacters, PooledCifar10, WideCifar10, Words
 from benchmarks.picture import draw
 from benchmarks.sweeping import Curve, interpolate
 from flowerpress.compression import Manifest
@@ -53,6 +53,7 @@ def test_an_update_has_its_own_reference_or_that_of_its_round(tmp_path: Path) ->
     assert found["a_round1"].references["w"][0] == 1
     assert found["b_client0"].references["w"][0] == 3
     assert not found["c"].references
+    assert not any(each.references for each in read_updates(tmp_path, previous=False))
 
 
 def test_a_folder_without_updates_is_named(tmp_path: Path) -> None:
@@ -183,9 +184,9 @@ def test_rounds_hand_out_the_average_of_the_round_before() -> None:
 def test_models_have_the_sizes_that_they_claim() -> None:
     sizes = [
         sum(each.numel() for each in task(None).build().parameters())
-        for task in (WideCifar10, Characters, ManyCharacters)
+        for task in (PooledCifar10, WideCifar10, Characters, ManyCharacters)
     ]
-    assert sizes == [1_103_402, 828_416, 10_752_768]
+    assert sizes == [1_084_202, 1_103_402, 828_416, 10_752_768]
 
 
 def test_words_that_a_client_never_saw_do_not_change(tmp_path: Path) -> None:
