@@ -1,9 +1,10 @@
 """What a client keeps between rounds: its copy of the model, and what its uplink owes.
 
-That is the residual of its codecs, and the last update until the server says that it counted. All
-of it lives in Flower's ``Context.state`` under names of their own, so an app's state is untouched.
-``Context.state`` survives rounds but not a restart of the SuperNode: a client that lost it says so
-and is sent a whole model.
+That is the residual of its codecs, and the last update until the server says that it counted;
+beside them, what some codecs go on from the next time. All of it lives in Flower's
+``Context.state`` under names of their own, so an app's state is untouched. ``Context.state``
+survives rounds but not a restart of the SuperNode: a client that lost it says so and is sent a
+whole model.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ __all__ = ["Held", "apply", "load", "save", "settle"]
 
 _MODEL = "flowerpress.model"
 _RESIDUAL = "flowerpress.residual"
+_WARM = "flowerpress.warm"
 _STATE = "flowerpress.state"
 
 
@@ -38,7 +40,8 @@ class Held:
 
     ``residuals`` maps tensor names to what earlier uplinks left unsent; ``sequence`` counts the
     updates that this client has made in the run; ``pending`` is the last one, as it was sent, until
-    the server says that it counted.
+    the server says that it counted. ``warm`` is what ``warmth`` made of the last one: losing it
+    costs accuracy for a round or two, and nothing else.
     """
 
     run: int
@@ -48,6 +51,7 @@ class Held:
     model: ArrayRecord
     residuals: dict[str, NDArray[Any]] = field(default_factory=dict)
     pending: bytes = b""
+    warm: dict[str, NDArray[Any]] = field(default_factory=dict)
 
 
 def load(context: Context, run: int) -> Held | None:
@@ -64,6 +68,7 @@ def load(context: Context, run: int) -> Held | None:
         model=records[_MODEL],
         residuals=to_numpy(records[_RESIDUAL]),
         pending=bytes(state["pending"]),  # type: ignore[arg-type]
+        warm=to_numpy(records[_WARM]) if _WARM in records else {},  # older states have none
     )
 
 
@@ -71,6 +76,7 @@ def save(context: Context, held: Held) -> None:
     """Put ``held`` into ``context``."""
     context.state[_MODEL] = held.model
     context.state[_RESIDUAL] = to_record(held.residuals)
+    context.state[_WARM] = to_record(held.warm)
     context.state[_STATE] = ConfigRecord(
         {
             "run": held.run.to_bytes(8, "little"),
@@ -148,4 +154,5 @@ def apply(held: Held | None, instruction: Instruction, blob: bytes | None) -> He
         model=to_record({spec.name: arrays[spec.name] for spec in manifest.specs}),
         residuals=held.residuals if held else {},
         pending=held.pending if held else b"",
+        warm=held.warm if held else {},
     )

@@ -23,6 +23,7 @@ from flowerpress.compression import (
     encode_frames,
     preset,
     residual,
+    warmth,
 )
 from flowerpress.protos import (
     RECORD,
@@ -149,7 +150,9 @@ def _update(
     else:
         kind = Kind.DELTA
         tensors = compensate(manifest, difference(manifest, after, before), held.residuals)
-    frames, decoded = encode_frames(manifest, plan, tensors, _generator(instruction, context))
+    frames, decoded = encode_frames(
+        manifest, plan, tensors, _generator(instruction, context), warm=held.warm
+    )
     update = Update(
         kind=kind,
         run=instruction.run,
@@ -164,7 +167,8 @@ def _update(
     blob = pack(update)
     # A model needs no second sending: the next one holds all that this one does.
     pending = blob if kind is Kind.DELTA else b""
-    return replace(held, sequence=sequence, residuals=rest, pending=pending), blob
+    warm = warmth(manifest, frames)
+    return replace(held, sequence=sequence, residuals=rest, pending=pending, warm=warm), blob
 
 
 def _generator(instruction: Instruction, context: Context) -> np.random.Generator:

@@ -27,6 +27,7 @@ from flowerpress.compression import (
     difference,
     encode_frames,
     model_digest,
+    warmth,
 )
 from flowerpress.protos import MAX_UPDATES, Kind, Update, pack
 
@@ -67,6 +68,7 @@ class Broadcast:
         self._seed = seed
         self._manifest: Manifest | None = None
         self._source = b""
+        self._warm: dict[str, NDArray[np.float32]] = {}
         self._changes: deque[Packed] = deque()
         self._model: Packed | None = None
         self._round = 0
@@ -102,7 +104,8 @@ class Broadcast:
             self._model = self._pack(Kind.MODEL, frames, b"", with_manifest=True)
         else:
             change = difference(manifest, model, self.held)
-            frames, _ = encode_frames(manifest, plan, change, rng)
+            frames, _ = encode_frames(manifest, plan, change, rng, warm=self._warm)
+            self._warm = warmth(manifest, frames)
             base = self.digest
             held = apply_frames(manifest, self.held, frames, change=True)
             self._advance(manifest, held)

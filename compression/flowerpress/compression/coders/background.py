@@ -18,33 +18,47 @@ import numpy as np
 from flowerpress.compression.coders.base import Coder, Symbols, symbol_dtype
 from flowerpress.compression.coders.huffman import Huffman
 from flowerpress.compression.coders.pack import Pack
-from flowerpress.compression.errors import FormatError
+from flowerpress.compression.errors import ConfigError, FormatError
 from flowerpress.compression.positions import PositionMode, decode_positions, encode_positions
 from flowerpress.compression.wire import Reader, Writer
 
-__all__ = ["Background"]
+__all__ = ["ENCODINGS", "Background"]
 
+ENCODINGS = ("smallest", "huffman", "address", "gap")
 _HUFFMAN = 0
 _MODES: dict[int, PositionMode] = {1: "address", 2: "golomb"}
 _LARGEST = 256
 
 
 class Background(Coder):
-    """For alphabets of at most 256 symbols, one of which is frequent."""
+    """For alphabets of at most 256 symbols, one of which is frequent.
+
+    ``encoding`` is one of ``ENCODINGS``: the paper's three, or whichever of them is smallest.
+    Bodies name their own, so only an encoder knows it.
+    """
 
     tag = 7
     name = "background"
     largest = _LARGEST
 
+    def __init__(self, encoding: str = "smallest") -> None:
+        if encoding not in ENCODINGS:
+            raise ConfigError(f"encoding is {encoding!r}; it must be one of {', '.join(ENCODINGS)}")
+        self.encoding = encoding
+
     def _encode(self, values: Symbols, alphabet: int) -> bytes:
         if alphabet > _LARGEST:
             raise ValueError(f"background codes at most {_LARGEST} symbols, not {alphabet}")
-        bodies = [bytes([_HUFFMAN]) + Huffman().encode(values, alphabet)]
+        bodies = []
+        if self.encoding in ("smallest", "huffman"):
+            bodies.append(bytes([_HUFFMAN]) + Huffman().encode(values, alphabet))
         common = int(np.bincount(values, minlength=alphabet).argmax())
         where = np.flatnonzero(values != common)
         others = values[where]
         others -= others > common
         for number, mode in _MODES.items():
+            if self.encoding not in ("smallest", ENCODINGS[number + 1]):
+                continue
             out = Writer()
             out.u8(number)
             out.u8(common)

@@ -141,11 +141,9 @@ class Eden(Stage):
             exponents = np.clip(np.frexp(largest)[1], -126, 126)
             rows *= np.exp2(-exponents.astype(np.float32))[:, None]
             sums = np.empty((number, 3), np.float64)
-            rotate(rows.reshape(-1), rows.shape[1], start, _seed(seed), self.rotations)
-            quantize(
-                *(rows.reshape(-1), rows.shape[1], self._kept(piece)),
-                *(centroids, thresholds, out, sums),
-            )
+            flat, kept = rows.reshape(-1), self._kept(piece)
+            rotate(flat, rows.shape[1], start, _seed(seed), self.rotations)
+            quantize(flat, rows.shape[1], kept, centroids, thresholds, out, sums)
             scales.append(self._scales(piece, exponents, sums, spec))
         side.raw(seed)
         side.raw(np.concatenate(scales).astype("<f4").tobytes())
