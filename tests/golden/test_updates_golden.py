@@ -9,7 +9,7 @@ from types import ModuleType
 import numpy as np
 import pytest
 
-from flowerpress.compression import Manifest
+from flowerpress.compression import CODECS, Codec, Manifest
 from flowerpress.compression.stages import STAGES, Stage
 from flowerpress.protos.envelope import Kind, unpack
 
@@ -33,10 +33,13 @@ def test_every_case_has_its_files() -> None:
     assert {path.stem for path in FOLDER.glob("*.fpu")} == set(NAMES)
     assert {path.stem for path in FOLDER.glob("*.npz")} == set(NAMES)
     used: set[type[Stage]] = set()
+    codecs: set[type[Codec]] = set()
     for path in FOLDER.glob("*.fpu"):
-        frames = unpack(path.read_bytes(), Manifest.of(WRITE.model())).frames
-        used |= {type(stage) for frame in frames for stage in frame.codec.stages}  # type: ignore[attr-defined]
+        for frame in unpack(path.read_bytes(), Manifest.of(WRITE.model())).frames:
+            codecs.add(type(frame.codec))
+            used |= {type(stage) for stage in getattr(frame.codec, "stages", ())}
     assert used == set(STAGES)
+    assert codecs == set(CODECS.values())
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -19,6 +19,15 @@ DTYPES = [
 ]
 Spec = tuple[str, tuple[int, ...], str]
 KEPT = (0, 1, 2, 3, 4, 6, 8, 11)
+CENTROIDS = (
+    (0.797884561,),
+    (0.452780035, 1.510417608),
+    (0.245094179, 0.756005281, 1.343909279, 2.151945705),
+    (
+        *(0.128395030, 0.388048299, 0.656759119, 0.942340456),
+        *(1.256231197, 1.618046386, 2.069017227, 2.732589571),
+    ),
+)
 
 
 class Bytes:
@@ -153,7 +162,21 @@ def nearest_bfloat16(values: NDArray[Any]) -> NDArray[np.float32]:
 
 def frame(body: Bytes, text: bytes, shape: tuple[int, ...], dtype: str) -> NDArray[Any]:
     recipe = Bytes(text)
-    assert recipe.varint() == 1
+    codec = recipe.varint()
+    if codec in (3, 4):
+        form = recipe.varint(), recipe.take(1)[0], recipe.varint()
+        out = np.zeros(shape, np.float32)
+        if codec == 4:
+            out = pipeline(Bytes(body.blob()), recipe, shape, "float32")
+        assert recipe.rest() == b""
+        return factors(body, form, out.reshape(shape[0], -1))
+    assert codec == 1
+    out = pipeline(body, recipe, shape, dtype)
+    assert recipe.rest() == b""
+    return out
+
+
+def pipeline(body: Bytes, recipe: Bytes, shape: tuple[int, ...], dtype: str) -> NDArray[Any]:
     (stages,) = recipe.take(1)
     size = count = math.prod(shape)
     alphabet, undo = 0, []
@@ -161,11 +184,30 @@ def frame(body: Bytes, text: bytes, shape: tuple[int, ...], dtype: str) -> NDArr
         count, alphabet, restore = stage(recipe, body, count, shape, dtype)
         undo.append(restore)
     values: NDArray[Any] = np.array(coded(recipe.varint(), body.rest(), count, alphabet), np.int64)
-    assert recipe.rest() == b""
     for restore in reversed(undo):
         values = restore(values)
     assert values.size == size
     return values
+
+
+def factors(body: Bytes, form: tuple[int, int, int], out: NDArray[Any]) -> NDArray[Any]:
+    rank, half, coder = form
+    rows, columns = out.shape
+    k = min(rank, rows, columns)
+    count = k * (rows + columns)
+    if half:
+        scales = body.f32(k)
+        levels = np.array(coded(coder, body.rest(), count, 1 << 16), np.uint16)
+        numbers = levels.astype("<u2").view("<f2").astype(np.float32)
+    else:
+        scales = np.ones(k, np.float32)
+        octets = np.array(coded(coder, body.rest(), 4 * count, 256), np.uint8)
+        numbers = np.frombuffer(octets.reshape(4, -1).T.tobytes(), "<f4")
+    left = numbers[: rows * k].reshape(rows, k)
+    right = numbers[rows * k :].reshape(k, columns) * scales[:, None]
+    for j in range(k):
+        out = out + left[:, j : j + 1] * right[j]
+    return out.reshape(-1)
 
 
 def stage(recipe: Bytes, body: Bytes, n: int, shape: tuple[int, ...], dtype: str) -> Any:
@@ -209,10 +251,60 @@ def stage(recipe: Bytes, body: Bytes, n: int, shape: tuple[int, ...], dtype: str
             steps = body.f32(-(-n // b))
             step = steps[np.arange(n) // b]
             return n, 2 * s + 1, lambda v: (v - s).astype(np.float32) * step
+        case 30:
+            flags, m = recipe.take(2)
+            return rotation(body, n, flags, m, recipe.varint())
+        case 31:
+            size = recipe.take(1)[0] + 1
+            group = recipe.varint()
+            tables = body.f32(-(-n // group) * size).reshape(-1, size)
+            return n, size, lambda v: tables[np.arange(n) // group, v]
         case tag:
             assert tag == 8
             centroids = body.f32(body.take(1)[0] + 1)
             return n, centroids.size, lambda v: centroids[v]
+
+
+def rotation(body: Bytes, n: int, flags: int, m: int, share: int) -> Any:
+    bits, rounds = (flags & 3) + 1, (flags >> 2 & 1) + 1
+    chunks, left = [1 << m] * (n >> m), n & ((1 << m) - 1)
+    while left > 0:
+        chunks.append(max(64, 1 << (left.bit_length() - 1)))
+        left -= chunks[-1]
+    sent = [-(-d * share // 4096) for d in chunks]
+    seed = int.from_bytes(body.take(8 if n else 0), "little")
+    scales = body.f32(len(chunks))
+    positive = np.array(CENTROIDS[bits - 1], np.float32)
+    table = np.concatenate([-positive[::-1], positive])
+
+    def restore(levels: NDArray[Any]) -> NDArray[Any]:
+        out, done, start = [np.zeros(0, np.float32)], 0, 0
+        for d, k, scale in zip(chunks, sent, scales, strict=True):
+            y = np.zeros(d, np.float32)
+            y[:k] = table[levels[done : done + k]]
+            for t in reversed(range(rounds)):
+                h = 1
+                while h < d:
+                    pairs = y.reshape(-1, 2, h)
+                    y = np.stack([pairs[:, 0] + pairs[:, 1], pairs[:, 0] - pairs[:, 1]], 1)
+                    y, h = y.reshape(-1), 2 * h
+                words = [number(seed, 2 * w + t) for w in range(start // 64, (start + d) // 64)]
+                flips = np.array([word >> b & 1 for word in words for b in range(64)])
+                y = np.where(flips, -y, y)
+            power = np.float32(2.0 ** -(rounds * (d.bit_length() - 1) // 2))
+            out.append(y * power * scale)
+            done, start = done + k, start + d
+        return np.concatenate(out)[:n]
+
+    return sum(sent), 1 << bits, restore
+
+
+def number(seed: int, k: int) -> int:
+    whole = (1 << 64) - 1
+    z = seed + (k + 1) * 0x9E3779B97F4A7C15 & whole
+    z = (z ^ z >> 30) * 0xBF58476D1CE4E5B9 & whole
+    z = (z ^ z >> 27) * 0x94D049BB133111EB & whole
+    return z ^ z >> 31
 
 
 def positions(body: bytes, k: int, n: int) -> list[int]:

@@ -109,8 +109,8 @@ class FactorFormat:
         if self.number == "fp16":
             scales = np.abs(right).max(axis=1, initial=0.0).astype("<f4")
             out.raw(scales.tobytes())
-            right = right / np.where(scales > 0, scales, np.float32(1))[:, None]
-            halves = np.concatenate([left.reshape(-1), right.reshape(-1)]).astype("<f2")
+            units = right / np.where(scales > 0, scales, np.float32(1))[:, None]
+            halves = np.concatenate([left.reshape(-1), units.reshape(-1)]).astype("<f2")
             symbols: NDArray[Any] = halves.view("<u2").astype(np.uint16, copy=False)
             out.raw(self.coder.encode(symbols, 1 << 16))
         else:

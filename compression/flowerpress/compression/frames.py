@@ -18,8 +18,10 @@ from numpy.typing import NDArray
 from flowerpress.compression.codec import Codec, Context
 from flowerpress.compression.decoded import Decoded
 from flowerpress.compression.errors import NonFiniteError, WireError
+from flowerpress.compression.lowrank import LowRank
 from flowerpress.compression.pipeline import Pipeline
 from flowerpress.compression.plan import Plan
+from flowerpress.compression.powersgd import PowerSgd
 from flowerpress.compression.spec import Manifest
 
 __all__ = [
@@ -35,7 +37,11 @@ __all__ = [
 ]
 
 # Every codec that a recipe may name, by wire tag.
-CODECS: dict[int, type[Codec]] = {Pipeline.tag: Pipeline}
+CODECS: dict[int, type[Codec]] = {
+    Pipeline.tag: Pipeline,
+    PowerSgd.tag: PowerSgd,
+    LowRank.tag: LowRank,
+}
 
 Arrays = Mapping[str, NDArray[Any]]
 Residuals = dict[str, NDArray[np.float32]]

@@ -33,10 +33,30 @@ CASES = {
     "stc-rans": "stc(density=0.1, positions=rans)",
     "stc-bitmap": "stc(density=0.1, positions=bitmap)",
     "fedzip": "fedzip(density=0.1)",
+    "eden": "eden(bits=3)",
+    "eden-half": "eden(bits=0.5, scale=smallest, rotations=1)",
+    "drive": "drive",
+    "codebook": "codebook(clusters=4)",
+    "codebooks": "codebook(clusters=5, group=100)",
+    "powersgd": "powersgd(rank=2)",
+    "powersgd-float32": "powersgd(rank=1, factors=float32, coder=zstd)",
+    "lowrank": "lowrank(bits=1, rank=2)",
+    "fedzip-huffman": "fedzip(density=0.3, encoding=huffman)",
+    "fedzip-address": "fedzip(density=0.1, encoding=address)",
+    "fedzip-gap": "fedzip(density=0.3, clusters=6, encoding=gap)",
 }
-# Their bytes depend on another library: its compressor, its stream of random numbers. They must
-# decode, and need not be written the same way again.
-NOT_OURS = ("lossless-zstd", "qsgd")
+# Their bytes depend on another library: its compressor, its stream of random numbers, the order in
+# which it adds up products. They must decode, and need not be written the same way again.
+NOT_OURS = (
+    "lossless-zstd",
+    "qsgd",
+    "eden",
+    "eden-half",
+    "drive",
+    "powersgd",
+    "powersgd-float32",
+    "lowrank",
+)
 
 
 def bell(n: int, seed: int) -> NDArray[np.float32]:
