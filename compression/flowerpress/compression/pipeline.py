@@ -17,7 +17,7 @@ from flowerpress.compression.spec import TensorSpec
 from flowerpress.compression.stages import Form, Levels, Stage, stage_class
 from flowerpress.compression.wire import Reader, Writer
 
-__all__ = ["Pipeline"]
+__all__ = ["Pipeline", "lossy_input"]
 
 MAX_STAGES = 8
 
@@ -70,10 +70,9 @@ class Pipeline(Codec):
 
     def encode(self, x: NDArray[Any], spec: TensorSpec, context: Context) -> bytes:
         """Return side information of each stage in order, then the coded symbols."""
-        flat = encodable(x, spec)
-        if not (self.lossless or spec.is_float):
-            raise EncodeError(spec.name, f"{spec.dtype} is sent exactly; use 'none' or 'lossless'")
-        signal: NDArray[Any] | Levels = flat if self.lossless else _single(flat, spec)
+        signal: NDArray[Any] | Levels = (
+            encodable(x, spec) if self.lossless else lossy_input(x, spec)
+        )
         body = Writer()
         for stage in self.stages:
             assert not isinstance(signal, Levels)  # the constructor's check
@@ -131,9 +130,18 @@ class Pipeline(Codec):
         return " > ".join([*(stage.describe() for stage in self.stages), self.coder.name])
 
 
-def _single(x: NDArray[Any], spec: TensorSpec) -> NDArray[np.float32]:
+def lossy_input(x: NDArray[Any], spec: TensorSpec) -> NDArray[np.float32]:
+    """Return ``x`` as lossy stages take it: flat, contiguous, finite float32.
+
+    Raises:
+        EncodeError: another shape than ``spec``, NaN, infinity, a tensor of integers, or a value
+            that single precision cannot hold.
+    """
+    flat = encodable(x, spec)
+    if not spec.is_float:
+        raise EncodeError(spec.name, f"{spec.dtype} is sent exactly; use 'none' or 'lossless'")
     with np.errstate(over="ignore"):
-        single = x.astype(np.float32, copy=False)
-    if single is not x and not np.isfinite(single).all():
+        single = flat.astype(np.float32, copy=False)
+    if single is not flat and not np.isfinite(single).all():
         raise EncodeError(spec.name, "a value does not fit a float32; send it with 'none'")
     return single

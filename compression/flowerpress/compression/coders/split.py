@@ -123,7 +123,8 @@ def _histograms(values: Symbols, splits: list[Split]) -> list[NDArray[np.int64]]
     if top > _HISTOGRAM_BINS:
         return [histogram(split.tokenize(values), split.tokens) for split in splits]
     fine = histogram(values, top)
-    symbols = np.arange(top, dtype=np.uint32)
+    symbols = np.flatnonzero(fine).astype(np.uint32)
+    fine = fine[symbols]
     return [
         np.bincount(split.tokenize(symbols), weights=fine, minlength=split.tokens).astype(np.int64)
         for split in splits

@@ -7,10 +7,27 @@ frames name their codecs themselves.
 from __future__ import annotations
 
 from flowerpress.compression.presets.base import Preset
-from flowerpress.compression.presets.clustered import FedZip
+from flowerpress.compression.presets.clustered import Centroids, FedZip
 from flowerpress.compression.presets.exact import Lossless, NoCompression
-from flowerpress.compression.presets.formats import Fp16, Int8PerChannel
-from flowerpress.compression.presets.sparse import SparseTernary, TopKHalf
+from flowerpress.compression.presets.factored import PowerFactors, QuantizedLowRank
+from flowerpress.compression.presets.formats import (
+    Bf16,
+    Fp8,
+    Fp16,
+    Int4,
+    Int8PerChannel,
+    Nf4,
+)
+from flowerpress.compression.presets.rotated import Drive, EdenLevels
+from flowerpress.compression.presets.signs import ComPeft, EfSign, SparseLoCo
+from flowerpress.compression.presets.sparse import (
+    RandomSubset,
+    RowSparse,
+    SparseTernary,
+    Structured,
+    ThresholdValues,
+    TopKValues,
+)
 from flowerpress.compression.presets.stochastic import QsgdLevels
 from flowerpress.compression.spec import TensorSpec
 from flowerpress.compression.spelling import build
@@ -22,10 +39,26 @@ PRESETS: dict[str, type[Preset]] = {
     "lossless": Lossless,
     "fp16": Fp16,
     "int8": Int8PerChannel,
-    "topk": TopKHalf,
+    "topk": TopKValues,
     "qsgd": QsgdLevels,
     "stc": SparseTernary,
     "fedzip": FedZip,
+    "bf16": Bf16,
+    "fp8": Fp8,
+    "int4": Int4,
+    "nf4": Nf4,
+    "threshold": ThresholdValues,
+    "randomk": RandomSubset,
+    "rowsparse": RowSparse,
+    "structured": Structured,
+    "efsign": EfSign,
+    "compeft": ComPeft,
+    "sparseloco": SparseLoCo,
+    "codebook": Centroids,
+    "eden": EdenLevels,
+    "drive": Drive,
+    "powersgd": PowerFactors,
+    "lowrank": QuantizedLowRank,
 }
 
 

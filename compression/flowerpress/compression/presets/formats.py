@@ -5,12 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from flowerpress.compression.codec import Codec
+from flowerpress.compression.errors import UnknownNameError
 from flowerpress.compression.pipeline import Pipeline
 from flowerpress.compression.presets.base import Preset
+from flowerpress.compression.presets.values import grouping
 from flowerpress.compression.spec import TensorSpec
-from flowerpress.compression.stages import Half, Int8
+from flowerpress.compression.stages import Bfloat, Float8, Half, Int8, Integers, Normal4
 
-__all__ = ["Fp16", "Int8PerChannel"]
+__all__ = ["Bf16", "Fp8", "Fp16", "Int4", "Int8PerChannel", "Nf4"]
 
 
 @dataclass(frozen=True)
@@ -25,11 +27,68 @@ class Fp16(Preset):
 
 
 @dataclass(frozen=True)
-class Int8PerChannel(Preset):
-    """``int8``: one scale per output channel, levels entropy coded."""
+class Bf16(Preset):
+    """``bf16``: the upper half of float32 (Kalamkar et al., arXiv:1905.12322)."""
 
+    coder: str = "raw"
+
+    def codec(self, spec: TensorSpec) -> Codec:
+        """Return the bfloat16 pipeline."""
+        return Pipeline([Bfloat()], self.coder)
+
+
+@dataclass(frozen=True)
+class Fp8(Preset):
+    """``fp8``: E4M3 or E5M2 with a scale per channel or tensor (arXiv:2209.05433, section 3)."""
+
+    format: str = "e4m3"
+    scale: str = "channel"
+    coder: str = "rans"
+
+    def codec(self, spec: TensorSpec) -> Codec:
+        """Return the eight-bit float pipeline."""
+        return Pipeline([Float8(self.format, _of_eight_bits(self.scale))], self.coder)
+
+
+@dataclass(frozen=True)
+class Int8PerChannel(Preset):
+    """``int8``: one scale per output channel or tensor, levels entropy coded."""
+
+    scale: str = "channel"
     coder: str = "rans"
 
     def codec(self, spec: TensorSpec) -> Codec:
         """Return the 8-bit pipeline."""
-        return Pipeline([Int8()], self.coder)
+        group = _of_eight_bits(self.scale)
+        return Pipeline([Int8() if self.scale == "channel" else Integers(8, group)], self.coder)
+
+
+@dataclass(frozen=True)
+class Int4(Preset):
+    """``int4``: integers from -7 to 7, a scale per block, channel or tensor."""
+
+    scale: str = "block"
+    block: int = 64
+    coder: str = "rans"
+
+    def codec(self, spec: TensorSpec) -> Codec:
+        """Return the 4-bit pipeline."""
+        return Pipeline([Integers(4, grouping(self.scale, self.block))], self.coder)
+
+
+@dataclass(frozen=True)
+class Nf4(Preset):
+    """``nf4``: NormalFloat of QLoRA in blocks (Dettmers et al., NeurIPS 2023, section 3)."""
+
+    block: int = 64
+    coder: str = "rans"
+
+    def codec(self, spec: TensorSpec) -> Codec:
+        """Return the NormalFloat pipeline."""
+        return Pipeline([Normal4(grouping("block", self.block))], self.coder)
+
+
+def _of_eight_bits(scale: str) -> int:
+    if scale == "block":
+        raise UnknownNameError("scale of eight-bit formats", scale, ("tensor", "channel"))
+    return grouping(scale)

@@ -8,33 +8,73 @@ from __future__ import annotations
 
 from flowerpress.compression.errors import FormatError
 from flowerpress.compression.stages.base import Form, Levels, Opened, Stage
+from flowerpress.compression.stages.bfloat import Bfloat
 from flowerpress.compression.stages.channel import Int8
-from flowerpress.compression.stages.codebook import Codebook
+from flowerpress.compression.stages.chosen import ChunkTopK, Picked, Threshold
+from flowerpress.compression.stages.codebook import Codebook, GroupCodebook
+from flowerpress.compression.stages.eden import Eden
 from flowerpress.compression.stages.exact import Exact
+from flowerpress.compression.stages.float8 import Float8
 from flowerpress.compression.stages.half import Half
+from flowerpress.compression.stages.integers import Integers
+from flowerpress.compression.stages.normal4 import Normal4
 from flowerpress.compression.stages.prune import Prune
 from flowerpress.compression.stages.qsgd import Qsgd
+from flowerpress.compression.stages.randomk import RandomK
+from flowerpress.compression.stages.rows import LargestRows, Rows
+from flowerpress.compression.stages.single import Single
 from flowerpress.compression.stages.ternary import Ternary
 from flowerpress.compression.stages.topk import TopK
 
 __all__ = [
     "STAGES",
+    "Bfloat",
+    "ChunkTopK",
     "Codebook",
+    "Eden",
     "Exact",
+    "Float8",
     "Form",
+    "GroupCodebook",
     "Half",
     "Int8",
+    "Integers",
+    "LargestRows",
     "Levels",
+    "Normal4",
     "Opened",
+    "Picked",
     "Prune",
     "Qsgd",
+    "RandomK",
+    "Rows",
+    "Single",
     "Stage",
     "Ternary",
+    "Threshold",
     "TopK",
     "stage_class",
 ]
 
-STAGES: tuple[type[Stage], ...] = (Exact, Half, Int8, TopK, Prune, Ternary, Qsgd, Codebook)
+STAGES: tuple[type[Stage], ...] = (
+    Exact,
+    Half,
+    Int8,
+    TopK,
+    Prune,
+    Ternary,
+    Qsgd,
+    Codebook,
+    Bfloat,
+    Float8,
+    Integers,
+    Normal4,
+    Single,
+    RandomK,
+    Rows,
+    Eden,
+    GroupCodebook,
+)
 
 _BY_TAG = {stage.tag: stage for stage in STAGES}
 if len(_BY_TAG) != len(STAGES) or len({stage.name for stage in STAGES}) != len(STAGES):

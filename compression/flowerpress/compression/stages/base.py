@@ -67,7 +67,7 @@ class Stage(ABC):
 
     tag: ClassVar[int]
     name: ClassVar[str]
-    takes: ClassVar[Form]
+    takes: Form
     gives: ClassVar[Form]
     lossless: ClassVar[bool] = False
     biased: bool = True

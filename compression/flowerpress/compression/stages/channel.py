@@ -9,17 +9,17 @@ from numpy.typing import NDArray
 
 from flowerpress.compression.codec import Context
 from flowerpress.compression.errors import FormatError, NonFiniteError
+from flowerpress.compression.kernels.formats import integers, lookup, peaks
 from flowerpress.compression.spec import TensorSpec
 from flowerpress.compression.stages.base import Form, Levels, Opened, Stage
+from flowerpress.compression.stages.scales import channels, largest_scale
 from flowerpress.compression.wire import Reader, Writer
 
 __all__ = ["Int8"]
 
 LARGEST = 127
-# 127 times this is the largest float32, or less.
-LARGEST_SCALE = np.nextafter(np.finfo(np.float32).max / np.float32(LARGEST), np.float32(0))
-# A scale for fewer values than this would take more bytes than the values do.
-SHORTEST_CHANNEL = 4
+LARGEST_SCALE = largest_scale(LARGEST)
+TABLE = np.arange(256, dtype=np.float32) - np.float32(LARGEST)
 
 
 class Int8(Stage):
@@ -45,36 +45,29 @@ class Int8(Stage):
         self, x: NDArray[Any], spec: TensorSpec, context: Context, side: Writer
     ) -> NDArray[Any] | Levels:
         """Return ``x / scale + 127`` as levels over an alphabet of 255."""
-        rows = x.reshape(_channels(spec), -1)
-        scales = np.abs(rows).max(axis=1, initial=0.0) / np.float32(LARGEST)
-        np.minimum(scales, LARGEST_SCALE, out=scales)
+        many = channels(spec)
+        length = max(x.size // many, 1)
+        tops = np.zeros(many, np.uint32)
+        peaks(x.view(np.uint32), length, tops)
+        scales = np.minimum(tops.view(np.float32) / np.float32(LARGEST), LARGEST_SCALE)
         side.raw(scales.astype("<f4").tobytes())
         # A row of zeros, or of denormals whose scale underflows, is coded as zeros.
-        divisors = np.where(scales > 0, scales, np.float32(np.inf)).astype(np.float32)
-        levels = np.rint(rows / divisors[:, None])
-        np.clip(levels, -LARGEST, LARGEST, out=levels)
-        levels += LARGEST
-        return Levels(levels.astype(np.uint8).reshape(-1), 2 * LARGEST + 1)
+        levels = np.empty(x.size, np.uint8)
+        integers(x, scales, length, LARGEST, levels)
+        return Levels(levels, 2 * LARGEST + 1)
 
     def open(self, count: int, spec: TensorSpec, side: Reader) -> Opened:
         """Read one scale per channel."""
-        channels = _channels(spec)
-        scales = np.frombuffer(side.take(4 * channels), "<f4")
+        many = channels(spec)
+        scales = np.frombuffer(side.take(4 * many), "<f4").astype(np.float32)
         if not np.isfinite(scales).all():
             raise NonFiniteError(f"{side.field}.scales", "NaN or infinity")
         if (scales < 0).any() or (scales > LARGEST_SCALE).any():
             raise FormatError(f"{side.field}.scales", "negative, or too large for its levels")
 
         def restore(levels: NDArray[Any]) -> NDArray[Any]:
-            signed = levels.astype(np.float32) - np.float32(LARGEST)
-            rows = signed.reshape(channels, -1)
-            rows *= scales[:, None]
-            return rows.reshape(-1)
+            out = np.empty(count, np.float32)
+            lookup(levels, TABLE, scales, max(count // many, 1), out)
+            return out
 
         return Opened(count, 2 * LARGEST + 1, restore)
-
-
-def _channels(spec: TensorSpec) -> int:
-    if len(spec.shape) < 2 or spec.size < SHORTEST_CHANNEL * spec.shape[0] or not spec.size:
-        return 1
-    return spec.shape[0]

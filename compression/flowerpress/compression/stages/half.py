@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from flowerpress.compression.codec import Context
 from flowerpress.compression.errors import EncodeError
+from flowerpress.compression.kernels.formats import half
 from flowerpress.compression.spec import TensorSpec
 from flowerpress.compression.stages.base import Form, Levels, Opened, Stage
 from flowerpress.compression.wire import Reader, Writer
@@ -16,6 +17,7 @@ from flowerpress.compression.wire import Reader, Writer
 __all__ = ["Half"]
 
 LARGEST = 65504.0
+_INFINITY = 0x7C00
 
 
 class Half(Stage):
@@ -38,13 +40,13 @@ class Half(Stage):
         self, x: NDArray[Any], spec: TensorSpec, context: Context, side: Writer
     ) -> NDArray[Any] | Levels:
         """Return the 16-bit patterns of ``x``."""
-        with np.errstate(over="ignore"):
-            half = x.astype("<f2")
-        if not np.isfinite(half).all():
+        out = np.empty(x.size, np.uint16)
+        half(x, x.view(np.uint32), out)
+        if ((out & 0x7FFF) >= _INFINITY).any():
             raise EncodeError(
                 spec.name, f"a value beyond {LARGEST:g} does not fit fp16; send it with 'none'"
             )
-        return Levels(half.view("<u2"), 1 << 16)
+        return Levels(out, 1 << 16)
 
     def open(self, count: int, spec: TensorSpec, side: Reader) -> Opened:
         """Expect ``count`` patterns."""

@@ -21,14 +21,18 @@ class Ternary(Stage):
 
     After ``TopK`` this is sparse ternary compression (Sattler et al., IEEE TNNLS 2020, algorithm
     1): the mean runs over the *kept* entries, which is the least-squares choice; averaging over
-    the zeros too would decode 1/density times too small. Side information: one float32. A kept
-    zero counts as positive.
+    the zeros too would decode 1/density times too small. On a whole tensor it is EF-signSGD
+    (Karimireddy et al., ICML 2019, algorithm 1). A ``magnitude`` that was settled beforehand takes
+    the place of the mean. Side information: one float32. A kept zero counts as positive.
     """
 
     tag = 6
     name = "ternary"
     takes = Form.VALUES
     gives = Form.LEVELS
+
+    def __init__(self, magnitude: float | None = None) -> None:
+        self.magnitude = magnitude
 
     @property
     def alphabet(self) -> int:
@@ -39,7 +43,10 @@ class Ternary(Stage):
         self, x: NDArray[Any], spec: TensorSpec, context: Context, side: Writer
     ) -> NDArray[Any] | Levels:
         """Return 1 for negative values, else 0."""
-        side.f32(float(np.abs(x).mean(dtype=np.float64)) if x.size else 0.0)
+        magnitude = self.magnitude
+        if magnitude is None:
+            magnitude = float(np.abs(x).mean(dtype=np.float64)) if x.size else 0.0
+        side.f32(magnitude)
         return Levels((x < 0).astype(np.uint8), 2)
 
     def open(self, count: int, spec: TensorSpec, side: Reader) -> Opened:
