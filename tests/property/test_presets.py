@@ -36,6 +36,16 @@ SPELLINGS = [
     "stc(density=0.3, positions=bitmap)",
     "fedzip",
     "fedzip(density=0.5, clusters=9)",
+    "fedzip(encoding=gap)",
+    "codebook",
+    "codebook(clusters=3, group=20, coder=huffman)",
+    "eden",
+    "eden(bits=0.5, scale=smallest, rotations=1, coder=pack)",
+    "drive",
+    "powersgd",
+    "powersgd(rank=1, factors=float32, coder=zstd)",
+    "lowrank",
+    "lowrank(bits=1, rank=1, rounds=0)",
 ]
 
 
@@ -81,7 +91,7 @@ def test_misspelling(text: str, message: str) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("stk", r"unknown codec 'stk'; did you mean 'stc'\? \(known: fedzip, fp16, int8, lossless"),
+        ("stk", r"unknown codec 'stk'; did you mean 'stc'\? \(known: .*fedzip, fp16, .*lossless, "),
         ("stc(densty=0.1)", "unknown parameter of stc 'densty'; did you mean 'density'"),
         ("none(level=3)", "unknown parameter of none 'level'"),
         ("int8(coder=lz4)", "unknown coder 'lz4'"),
@@ -98,7 +108,7 @@ def test_every_preset_is_spelled_here() -> None:
 
 
 def test_defaults() -> None:
-    manifest = Manifest.of({"w": np.zeros((4, 4), np.float32)})
+    manifest = Manifest.of({"w": np.zeros((64, 64), np.float32)})
     assert {
         name: preset(name).plan(manifest).codecs[0].describe() for name in PRESETS
     } == {
@@ -110,17 +120,23 @@ def test_defaults() -> None:
         "qsgd": "qsgd 7 levels, buckets of 512 > rans",
         "stc": "top-k 1% > ternary > pack",
         "fedzip": "prune to 20% > 3-means > background",
+        "codebook": "16-means > rans",
+        "eden": "eden 2 bits > rans",
+        "drive": "drive 1 bit > pack",
+        "powersgd": "powersgd rank 4 in fp16 > rans",
+        "lowrank": "4-means > rans + rank 4 in fp16 > rans",
     }  # fmt: skip
 
 
 @pytest.mark.parametrize("text", SPELLINGS)
-def test_integers_and_fedzip_biases_are_exact(text: str) -> None:
+def test_integers_and_some_biases_are_exact(text: str) -> None:
     arrays = {"n": np.array(3), "flags": np.array([True]), "bias": np.zeros(3, np.float32)}
     plan = preset(text).plan(Manifest.of(arrays))
     assert [codec.lossless for codec in plan.codecs[:2]] == [True, True]
     name = parse_call(text)[0]
-    assert plan.codecs[2].lossless == (name in ("none", "lossless", "fedzip"))
-    assert plan.lossless == (name in ("none", "lossless", "fedzip"))
+    exact = name in ("none", "lossless", "fedzip", "eden", "drive", "powersgd")
+    assert plan.codecs[2].lossless == exact
+    assert plan.lossless == exact
 
 
 def nmse(got: NDArray[np.float64], x: NDArray[np.float64]) -> float:
@@ -161,6 +177,7 @@ def test_every_preset_on_a_small_model(text: str, dtype: str, seed: int) -> None
     x = arrays["conv"].astype(np.float64)
     bound = {"fp16": 1e-6, "int8": 1e-3, "qsgd": 2.0, "fedzip": 0.6}
     bound |= {"none": 0.0, "lossless": 0.0, "topk": 1.0, "stc": 1.0}
+    bound |= {"codebook": 0.3, "eden": 0.0, "drive": 0.0, "powersgd": 1.0, "lowrank": 0.7}
     assert nmse(out["conv"].astype(np.float64), x) <= bound[parse_call(text)[0]] * (
         20 if "levels=1" in text else 1
     )
@@ -178,4 +195,5 @@ def test_the_same_seed_gives_the_same_bytes() -> None:
             for seed in (1, 1, 2)
         )
         assert one == two
-        assert (one == other) == (not text.startswith("qsgd"))
+        drawn = parse_call(text)[0] in ("qsgd", "eden", "drive", "powersgd", "lowrank")
+        assert (one == other) == (not drawn)

@@ -26,6 +26,7 @@ from flowerpress.compression import (
     WireError,
     Writer,
 )
+from flowerpress.compression.clusters import lloyd
 from flowerpress.compression.kernels.select import largest
 from flowerpress.compression.pipeline import Pipeline
 from flowerpress.compression.stages import (
@@ -41,7 +42,6 @@ from flowerpress.compression.stages import (
     TopK,
     stage_class,
 )
-from flowerpress.compression.stages.codebook import lloyd
 from flowerpress.compression.stages.topk import kept
 from flowerpress.compression.wire import Reader
 
@@ -539,4 +539,6 @@ def test_tags_and_names_are_distinct_and_stay() -> None:
         6: "ternary",
         7: "qsgd",
         8: "codebook",
+        30: "eden",
+        31: "codebooks",
     }
