@@ -9,7 +9,7 @@ import pytest
 
 from tests.cli.conftest import command
 
-COMMANDS = ("simulate", "compare", "report", "inspect", "doctor")
+COMMANDS = ("simulate", "compare", "report", "inspect", "pack", "unpack", "doctor")
 
 
 @pytest.mark.parametrize("name", COMMANDS)

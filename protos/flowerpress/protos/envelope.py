@@ -42,7 +42,7 @@ from flowerpress.compression import (
 )
 from flowerpress.protos import update_pb2 as pb
 
-__all__ = ["MAGIC", "Kind", "Update", "largest_blob", "pack", "unpack"]
+__all__ = ["MAGIC", "Kind", "Update", "largest_blob", "pack", "parts", "unpack"]
 
 MAGIC = b"FPU1"
 CHECKSUM_BYTES = 8
@@ -89,6 +89,11 @@ def largest_blob(manifest: Manifest, limits: Limits = DEFAULT_LIMITS) -> int:
 
 def pack(update: Update) -> bytes:
     """Return the envelope of ``update``."""
+    return b"".join(parts(update))
+
+
+def parts(update: Update) -> list[bytes | memoryview]:
+    """Return the envelope of ``update`` in parts, in order; bodies are not copied."""
     header = pb.UpdateHeader(
         kind=int(update.kind),  # type: ignore[arg-type]
         run=update.run,
@@ -119,7 +124,7 @@ def pack(update: Update) -> bytes:
     start = Writer()
     start.blob(text)
     rest = [start.getvalue(), *(frame.body for frame in update.frames)]
-    return b"".join([MAGIC, _checksum(rest), *rest])
+    return [MAGIC, _checksum(rest), *rest]
 
 
 def unpack(

@@ -18,8 +18,10 @@ from flowerpress.compression.errors import FlowerpressError
 from flowerpress.simulations.cli.compare import compare
 from flowerpress.simulations.cli.doctor import doctor
 from flowerpress.simulations.cli.inspect import inspect
+from flowerpress.simulations.cli.pack import pack
 from flowerpress.simulations.cli.report import report
 from flowerpress.simulations.cli.simulate import simulate
+from flowerpress.simulations.cli.unpack import unpack
 
 __all__ = ["app", "main"]
 
@@ -77,6 +79,8 @@ for _command, _short in (
     (compare, "Several codecs and seeds: one chart."),
     (report, "Pages and pictures of runs made earlier."),
     (inspect, "What is in an update, or what a codec makes of tensors."),
+    (pack, "A model file in a fraction of its bytes."),
+    (unpack, "A packed model as a model file again."),
     (doctor, "Whether this machine has what a run needs."),
 ):
     app.command(cls=_Command, short_help=_short)(_command)

@@ -1,4 +1,4 @@
-"""Options that ``simulate`` and ``compare`` share, and how they become a configuration."""
+"""Options that several commands share, and how those of runs become a configuration."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ __all__ = [
     "ConfigFile",
     "DataFolder",
     "Engine",
+    "Force",
     "Overrides",
     "Overwrite",
     "Partition",
@@ -54,6 +55,7 @@ Engine = Annotated[
     str | None, typer.Option(help="inline (default) or ray (Flower's Simulation Engine).")
 ]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace a finished run in --out.")]
+Force = Annotated[bool, typer.Option("--force", help="Replace the file if it is there already.")]
 
 
 def configure(
