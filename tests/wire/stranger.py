@@ -17,6 +17,10 @@ DTYPES = [
     *("float32", "float16", "float64", "int8", "int16", "int32"),
     *("int64", "uint8", "uint16", "uint32", "uint64", "bool", "bfloat16"),
 ]
+NF4 = [
+    *(-1.0, -0.6961928, -0.52507293, -0.39491743, -0.28444132, -0.1847734, -0.09104998, 0.0),
+    *(0.079580314, 0.16093014, 0.24611226, 0.33791512, 0.44070974, 0.5626169, 0.72295666, 1.0),
+]
 Spec = tuple[str, tuple[int, ...], str]
 KEPT = (0, 1, 2, 3, 4, 6, 8, 11)
 CENTROIDS = (
@@ -251,6 +255,44 @@ def stage(recipe: Bytes, body: Bytes, n: int, shape: tuple[int, ...], dtype: str
             steps = body.f32(-(-n // b))
             step = steps[np.arange(n) // b]
             return n, 2 * s + 1, lambda v: (v - s).astype(np.float32) * step
+        case 9:
+            return n, 1 << 16, lambda v: (v.astype("<u4") << 16).view("<f4")
+        case 10:
+            e5m2 = recipe.take(1) == b"\x01"
+            each = shared_scales(recipe.varint(), body, n, shape)
+            numbers = np.array([float8(p, 2 if e5m2 else 3) for p in range(256)], np.float32)
+            return n, 256, lambda v: numbers[v] * each
+        case 11:
+            (bits,) = recipe.take(1)
+            each = shared_scales(recipe.varint(), body, n, shape)
+            middle = 2 ** (bits - 1) - 1
+            return n, 2 * middle + 1, lambda v: (v - middle).astype(np.float32) * each
+        case 12:
+            each = shared_scales(recipe.varint(), body, n, shape)
+            return n, 16, lambda v: np.array(NF4, np.float32)[v] * each
+        case 13:
+            return n, 1 << 32, lambda v: v.astype("<u4").view("<f4")
+        case 14:
+            k = body.varint()
+            drawn = random_positions(int.from_bytes(body.take(8), "little"), k, n)
+
+            def scatter(values: NDArray[Any]) -> NDArray[Any]:
+                out = np.zeros(n, np.float32)
+                out[drawn] = values
+                return out
+
+            return k, 0, scatter
+        case 15:
+            rows = (shape[0] if shape else 1) if n else 0
+            k = body.varint()
+            kept = positions(body.blob(), k, rows)
+
+            def fill(values: NDArray[Any]) -> NDArray[Any]:
+                out = np.zeros((rows, n // rows if rows else 0), np.float32)
+                out[kept] = values.reshape(k, -1) if k else out[kept]
+                return out.reshape(-1)
+
+            return k * (n // rows if rows else 0), 0, fill
         case 30:
             flags, m = recipe.take(2)
             return rotation(body, n, flags, m, recipe.varint())
@@ -263,6 +305,39 @@ def stage(recipe: Bytes, body: Bytes, n: int, shape: tuple[int, ...], dtype: str
             assert tag == 8
             centroids = body.f32(body.take(1)[0] + 1)
             return n, centroids.size, lambda v: centroids[v]
+
+
+def shared_scales(group: int, body: Bytes, n: int, shape: tuple[int, ...]) -> NDArray[np.float32]:
+    """The scale of each value."""
+    one = len(shape) < 2 or n < 4 * shape[0] or n == 0
+    length = group if group > 1 else n if group == 0 or one else n // shape[0]
+    groups = -(-n // length) if n else 0
+    if group < 2:
+        found = body.f32(groups)
+    else:
+        patterns = np.array(coded(4, body.blob(), groups, 1 << 15), "<u4")
+        found = (patterns << 16).view("<f4")
+    return found[np.arange(n) // max(length, 1)]
+
+
+def float8(pattern: int, mantissa: int) -> float:
+    exponent, fraction = divmod(pattern & 127, 1 << mantissa)
+    bias = 15 if mantissa == 2 else 7
+    value = (fraction / (1 << mantissa) + (exponent > 0)) * 2.0 ** (max(exponent, 1) - bias)
+    return -value if pattern & 128 else value
+
+
+def random_positions(seed: int, k: int, n: int) -> list[int]:
+    out: list[int] = []
+    for i in range(n):
+        seed = (seed + 0x9E3779B97F4A7C15) % 2**64
+        z = seed
+        z = (z ^ z >> 30) * 0xBF58476D1CE4E5B9 % 2**64
+        z = (z ^ z >> 27) * 0x94D049BB133111EB % 2**64
+        z ^= z >> 31
+        if (z >> 32) * (n - i) >> 32 < k - len(out):
+            out.append(i)
+    return out
 
 
 def rotation(body: Bytes, n: int, flags: int, m: int, share: int) -> Any:

@@ -44,6 +44,22 @@ CASES = {
     "fedzip-huffman": "fedzip(density=0.3, encoding=huffman)",
     "fedzip-address": "fedzip(density=0.1, encoding=address)",
     "fedzip-gap": "fedzip(density=0.3, clusters=6, encoding=gap)",
+    "bf16": "bf16(coder=rans)",
+    "fp8": "fp8",
+    "fp8-e5m2": "fp8(format=e5m2, scale=tensor, coder=raw)",
+    "int8-tensor": "int8(scale=tensor)",
+    "int4": "int4(block=32)",
+    "int4-channel": "int4(scale=channel, coder=pack)",
+    "nf4": "nf4(block=16)",
+    "topk-global": "topk(density=0.2, scope=global, values=fp32)",
+    "topk-int8": "topk(density=0.3, values=int8)",
+    "threshold": "threshold(at=1.5, values=bf16)",
+    "randomk": "randomk(density=0.2)",
+    "rowsparse": "rowsparse(values=int8)",
+    "structured": "structured(density=0.3, values=e4m3)",
+    "efsign": "efsign",
+    "compeft": "compeft(density=0.2, alpha=1.5)",
+    "sparseloco": "sparseloco(k=6, chunk=64)",
 }
 # Their bytes depend on another library: its compressor, its stream of random numbers, the order in
 # which it adds up products. They must decode, and need not be written the same way again.
@@ -56,6 +72,7 @@ NOT_OURS = (
     "powersgd",
     "powersgd-float32",
     "lowrank",
+    "randomk",
 )
 
 
