@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from flowerpress.compression import Context, Frame, Pipeline, Sparse, TensorSpec
+from flowerpress.compression import Context, EncodeError, Frame, Pipeline, Sparse, TensorSpec
 from flowerpress.compression.entropy import entropy, gap_entropy, subset_bits
-from flowerpress.compression.stages import Levels
+from flowerpress.compression.stages import Levels, TopK
 from flowerpress.compression.wire import Writer
 
 __all__ = ["ideal_bits"]
@@ -29,18 +29,23 @@ def ideal_bits(frame: Frame, spec: TensorSpec, x: NDArray[Any], seed: int) -> fl
     if not isinstance(codec, Pipeline):
         return None
     signal: NDArray[Any] | Levels = x.reshape(-1)
-    bits = 0.0
+    bits, selects = 0.0, False
     for stage in codec.stages:
         if isinstance(signal, Levels):
             return None
         side = Writer()
-        signal = stage.encode(signal, spec, Context(np.random.default_rng(seed)), side)
-        if stage.name != "topk":
+        try:
+            signal = stage.encode(signal, spec, Context(np.random.default_rng(seed)), side)
+        except EncodeError:  # it was told what to do once, for all tensors together
+            return None
+        if isinstance(stage, TopK):
+            selects = True
+        else:
             bits += 8 * len(side)
     if not isinstance(signal, Levels):
         return None
     decoded = codec.decode(memoryview(frame.body), spec)
-    if isinstance(decoded, Sparse):
+    if selects and isinstance(decoded, Sparse):
         k = decoded.positions.size
         gaps = k * gap_entropy(decoded.positions)
         # Below a thousand or so, the histogram of the gaps would itself be most of the cost.

@@ -13,6 +13,7 @@ __all__ = ["draw"]
 
 _COLUMNS = 3
 _PANEL = (5.2, 4.2)
+_EXACT = 1e-6
 _MARKERS = "os^vDP*X<>"
 _DASHES = ("--", ":", "-.")
 
@@ -22,8 +23,8 @@ Curves = Mapping[str, Sequence[Point]]
 def draw(file: Path, panels: Mapping[str, Curves], references: Mapping[str, Curves]) -> None:
     """Write a PNG. ``panels``: update -> codec -> points; several points make a line.
 
-    ``references`` are drawn dashed, where the update has some. What loses nothing has no place on
-    a logarithmic axis and is left out.
+    ``references`` are drawn dashed, where the update has some. What loses next to nothing would
+    only squeeze the rest and is left out.
     """
     if importlib.util.find_spec("matplotlib") is None:
         raise SystemExit("pictures need matplotlib; run: pip install 'flowerpress[simulation]'")
@@ -49,15 +50,18 @@ def draw(file: Path, panels: Mapping[str, Curves], references: Mapping[str, Curv
     names: dict[str, Any] = {}
     for axes in grid.flat:
         names |= {text: line for line, text in zip(*axes.get_legend_handles_labels(), strict=True)}
-    figure.legend(names.values(), names.keys(), loc="outside right upper", fontsize=8)
+    figure.legend(
+        names.values(), names.keys(), loc="outside lower center", ncols=2 * columns, fontsize=7
+    )
     figure.savefig(file, dpi=110)
 
 
 def _style(index: int) -> dict[str, Any]:
-    return {"color": f"C{index % 10}", "marker": _MARKERS[index % len(_MARKERS)], "markersize": 5}
+    marker = _MARKERS[(index + index // 10) % len(_MARKERS)]  # no two have both alike
+    return {"color": f"C{index % 10}", "marker": marker, "markersize": 5}
 
 
 def _line(axes: Any, points: Sequence[Point], **style: Any) -> None:
-    lossy = [point for point in points if point.nmse > 0]
+    lossy = [point for point in points if point.nmse > _EXACT]
     if lossy:
         axes.plot([p.nmse for p in lossy], [p.bits_per_param for p in lossy], **style)

@@ -35,8 +35,8 @@ class Curve:
 
     @property
     def points(self) -> list[Point]:
-        """What has been tried so far, ascending in NMSE."""
-        return sorted(self._points.values(), key=lambda point: point.nmse)
+        """What has been tried so far, ascending in the parameter."""
+        return [self._points[value] for value in sorted(self._points)]
 
     def span(self, low: float, high: float) -> list[Point]:
         """Try values until the NMSE spans ``low`` to ``high``, or the codec takes no others."""
