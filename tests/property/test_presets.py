@@ -37,6 +37,29 @@ SPELLINGS = [
     "fedzip",
     "fedzip(density=0.5, clusters=9)",
     "fedzip(encoding=gap)",
+    "bf16",
+    "bf16(coder=rans)",
+    "fp8",
+    "fp8(format=e5m2, scale=tensor, coder=raw)",
+    "int8(scale=tensor)",
+    "int4",
+    "int4(scale=channel, coder=pack)",
+    "nf4",
+    "nf4(block=16, coder=pack)",
+    "topk(scope=global, density=0.1, values=int8)",
+    "threshold",
+    "threshold(at=0.1, unit=absolute, values=nf4)",
+    "randomk",
+    "randomk(scale=plain, values=e4m3)",
+    "rowsparse",
+    "rowsparse(values=int8, coder=raw)",
+    "structured",
+    "structured(density=0.5, values=int4)",
+    "efsign",
+    "compeft",
+    "compeft(density=0.5, alpha=2, scope=tensor)",
+    "sparseloco",
+    "sparseloco(k=3, chunk=16, bits=1)",
     "codebook",
     "codebook(clusters=3, group=20, coder=huffman)",
     "eden",
@@ -120,6 +143,17 @@ def test_defaults() -> None:
         "qsgd": "qsgd 7 levels, buckets of 512 > rans",
         "stc": "top-k 1% > ternary > pack",
         "fedzip": "prune to 20% > 3-means > background",
+        "bf16": "bf16 > raw",
+        "fp8": "fp8 e4m3, a scale for a channel > rans",
+        "int4": "int4, a scale for 64 values > rans",
+        "nf4": "nf4, a scale for 64 values > rans",
+        "threshold": "above 3 rms > fp16 > rans",
+        "randomk": "random-k 5%, scaled > fp32 > rans",
+        "rowsparse": "rows that are not zero > fp16 > rans",
+        "structured": "largest 10% of rows > fp16 > rans",
+        "efsign": "ternary > pack",
+        "compeft": "top-k 5% > signs of 1 deviations > pack",
+        "sparseloco": "top 64 of each 4096 > 4-means > rans",
         "codebook": "16-means > rans",
         "eden": "eden 2 bits > rans",
         "drive": "drive 1 bit > pack",
@@ -177,6 +211,9 @@ def test_every_preset_on_a_small_model(text: str, dtype: str, seed: int) -> None
     x = arrays["conv"].astype(np.float64)
     bound = {"fp16": 1e-6, "int8": 1e-3, "qsgd": 2.0, "fedzip": 0.6}
     bound |= {"none": 0.0, "lossless": 0.0, "topk": 1.0, "stc": 1.0}
+    bound |= {"bf16": 1e-5, "fp8": 0.01, "int4": 0.04, "nf4": 0.02, "threshold": 1.0}
+    bound |= {"randomk": 200.0, "rowsparse": 1e-3, "structured": 1.0, "efsign": 0.8}
+    bound |= {"compeft": 1.5, "sparseloco": 1.0}
     bound |= {"codebook": 0.3, "eden": 0.0, "drive": 0.0, "powersgd": 1.0, "lowrank": 0.7}
     assert nmse(out["conv"].astype(np.float64), x) <= bound[parse_call(text)[0]] * (
         20 if "levels=1" in text else 1
@@ -195,5 +232,5 @@ def test_the_same_seed_gives_the_same_bytes() -> None:
             for seed in (1, 1, 2)
         )
         assert one == two
-        drawn = parse_call(text)[0] in ("qsgd", "eden", "drive", "powersgd", "lowrank")
+        drawn = parse_call(text)[0] in ("randomk", "qsgd", "eden", "drive", "powersgd", "lowrank")
         assert (one == other) == (not drawn)

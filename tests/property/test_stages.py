@@ -539,6 +539,13 @@ def test_tags_and_names_are_distinct_and_stay() -> None:
         6: "ternary",
         7: "qsgd",
         8: "codebook",
+        9: "bf16",
+        10: "fp8",
+        11: "integers",
+        12: "nf4",
+        13: "fp32",
+        14: "randomk",
+        15: "rows",
         30: "eden",
         31: "codebooks",
     }
