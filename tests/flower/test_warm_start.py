@@ -27,7 +27,7 @@ SHAPE = (40, 60)
 
 @pytest.fixture(autouse=True)
 def _the_same_work_warm_or_cold(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("flowerpress.compression.powersgd.COLD_TURNS", 1)
+    monkeypatch.setattr("flowerpress.compression.factors.EXTRA_TURNS", 0)
 
 
 def change(number: int) -> NDArray[np.float32]:

@@ -24,6 +24,9 @@ FORMATS = ("float32", "fp16")
 MOST = 256
 """The largest rank: what decoding costs, whatever the bytes say, is this much a parameter."""
 
+EXTRA_TURNS = 1
+"""Power iterations that a random start gets beside those that any start gets."""
+
 Matrix = NDArray[np.float32]
 _EASY = 2.0**40  # squares of numbers within this and its inverse neither overflow nor vanish
 
@@ -194,8 +197,8 @@ def factorize(
         form: gives the rank and the rounding.
         spec: the tensor's.
         start: (rank, columns), the second factor of a matrix like this one, or None.
-        turns: at least 1.
-        rng: for directions that ``start`` leaves open; without it these are the same each time.
+        turns: at least 1; one more where ``start`` leaves directions open.
+        rng: for these; without it they are the same each time.
     """
     rank = form.terms(spec)
     rows, columns = matrix.shape
@@ -206,8 +209,8 @@ def factorize(
     if not 1 / _EASY < largest < _EASY and largest > 0:
         exponent = int(np.frexp(largest)[1])
         matrix = np.ldexp(matrix, -exponent)
-    right = _directions(start, rank, columns, rng)
-    for _ in range(turns):
+    right, fresh = _directions(start, rank, columns, rng)
+    for _ in range(turns + EXTRA_TURNS * fresh):
         product = (matrix @ right.T).astype(np.float64)
         left = np.linalg.qr(product)[0].astype(np.float32)
         right = left.T @ matrix
@@ -220,8 +223,8 @@ def factorize(
 
 def _directions(
     start: NDArray[np.float32] | None, rank: int, columns: int, rng: np.random.Generator | None
-) -> Matrix:
-    """Return (rank, columns) of length one each; new ones where ``start`` has none."""
+) -> tuple[Matrix, bool]:
+    """Return (rank, columns) of length one each, and whether some are not from ``start``."""
     out = np.zeros((rank, columns), np.float32)
     if start is not None and start.shape == out.shape and np.isfinite(start).all():
         largest = np.abs(start).max(axis=1, keepdims=True)
@@ -233,4 +236,4 @@ def _directions(
         out[empty] = generator.standard_normal((int(empty.sum()), columns), np.float32)
         lengths = np.sqrt((out * out).sum(axis=1, dtype=np.float64))
     out /= lengths[:, None].astype(np.float32)
-    return out
+    return out, bool(empty.any())

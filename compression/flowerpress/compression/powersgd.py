@@ -18,8 +18,6 @@ from flowerpress.compression.wire import Reader, Writer
 
 __all__ = ["PowerSgd"]
 
-COLD_TURNS = 2
-
 
 class PowerSgd(Codec):
     """Rank-r compression with one step of power iteration (Vogels et al., NeurIPS 2019).
@@ -45,7 +43,7 @@ class PowerSgd(Codec):
             self.form,
             spec,
             start=context.warm,
-            turns=1 if context.warm is not None else COLD_TURNS,
+            turns=1,
             rng=context.rng,
         )
         body = Writer()
