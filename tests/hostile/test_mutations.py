@@ -38,7 +38,8 @@ def test_every_preset_codec_stage_and_coder_is_attacked() -> None:
     codecs = [one.codec for one in specimens()]
     assert {codec.tag for codec in codecs} == set(CODECS)
     pipelines = [codec for codec in codecs if isinstance(codec, Pipeline)]
-    assert {type(stage) for codec in pipelines for stage in codec.stages} == set(STAGES)
+    used = {stage.tag for codec in pipelines for stage in codec.stages}
+    assert used == {stage.tag for stage in STAGES}  # several encoders share a tag
     assert {codec.coder.tag for codec in pipelines} == set(REGISTRY)
     for name in PRESETS:
         assert coded(name) is not None, "a preset's defaults must do for any model"
