@@ -25,7 +25,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks import nnc
 from benchmarks.apart import Apart
-from benchmarks.files import Point, read_points, read_updates
+from benchmarks.files import Point, large_only, read_points, read_updates
 from benchmarks.matching import (
     TARGETS,
     Match,
@@ -50,7 +50,7 @@ PEER = "NNCodec lambda=1"
 
 def main() -> None:
     arguments = _arguments()
-    console = Console(width=130)
+    console = Console(width=150)
     with Apart() as apart:
         if arguments.match is not None:
             _match(arguments, console, apart)
@@ -97,9 +97,10 @@ def _match(arguments: argparse.Namespace, console: Console, apart: Apart) -> Non
         speeds: list[Speed | None] = []
         for update in updates:
             theirs = known[update.name].get(arguments.peer, [])
-            matches += match(update, codec, theirs, TARGETS, apart)
+            curve = Curve(large_only(update), codec, apart)
+            matches += match(curve, theirs, TARGETS)
             if nnc.available():
-                speeds.append(speed(update, codec, theirs, SPEED_AT, apart, arguments.repeat))
+                speeds.append(speed(curve, theirs, SPEED_AT, apart, arguments.repeat))
         if not matches:
             labels = sorted({label for curves in known.values() for label in curves})
             raise SystemExit(
@@ -203,7 +204,8 @@ def _arguments() -> argparse.Namespace:
         "--match",
         type=Path,
         help="points of another codec (columns file, lambda, bits_per_param, nmse): bits at equal "
-        "NMSE instead of the table; with speeds side by side where NNCodec is installed",
+        "NMSE instead of the table, tensors of fewer than 256 elements left out, and speeds side "
+        "by side where NNCodec is installed",
     )
     parser.add_argument("--peer", default=PEER, help=f"whose points to match (default {PEER})")
     return parser.parse_args()

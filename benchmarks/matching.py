@@ -12,7 +12,7 @@ from rich.table import Table
 
 from benchmarks import nnc
 from benchmarks.apart import Apart
-from benchmarks.files import Point, Update, large_only
+from benchmarks.files import Point, size_of
 from benchmarks.measuring import fill, measure, seconds
 from benchmarks.sweeping import Curve, interpolate
 
@@ -49,17 +49,13 @@ class Speed:
     their_decode: float
 
 
-def match(
-    update: Update, codec: str, theirs: Sequence[Point], targets: Sequence[float], apart: Apart
-) -> list[Match]:
-    """Return how ``codec``, with one parameter left open, stands against a peer's points.
+def match(curve: Curve, theirs: Sequence[Point], targets: Sequence[float]) -> list[Match]:
+    """Return how the codec of ``curve`` stands against a peer's points.
 
     Ours are whole messages, decoded by another process, searched for each NMSE and interpolated
     over what is left (0.3%). Theirs are interpolated, too, which on such curves makes them a
-    little smaller than they are. Tensors of fewer than 256 elements count on neither side. An NMSE
-    that either side does not reach is left out.
+    little smaller than they are. An NMSE that either side does not reach is left out.
     """
-    curve = Curve(large_only(update), codec, apart)
     found = []
     for target in targets:
         peer = interpolate(theirs, target)
@@ -67,33 +63,33 @@ def match(
             continue
         own = interpolate(curve.points, target)
         if own is not None:
-            found.append(Match(update.name, codec, target, own, peer))
+            found.append(Match(curve.update.name, curve.codec, target, own, peer))
     return found
 
 
 def speed(
-    update: Update, codec: str, theirs: Sequence[Point], error: float, apart: Apart, repeat: int
+    curve: Curve, theirs: Sequence[Point], error: float, apart: Apart, repeat: int
 ) -> Speed | None:
     """Return both speeds at about NMSE ``error``, one after the other in this process.
 
     None where either side does not reach it, or the points do not tell NNCodec's qp.
     """
-    update = large_only(update)
+    update = curve.update
     known = [point for point in theirs if point.qp is not None]
-    ours = Curve(update, codec, apart).at(error)
+    ours = curve.at(error)
     if not known or ours is None:
         return None
-    row = measure(update, fill(codec, ours[1]), apart, repeat, memory=False)
+    row = measure(update, fill(curve.codec, ours[1]), apart, repeat, memory=False)
     nearest = min(known, key=lambda point: abs(math.log(point.nmse / error)))
     assert nearest.qp is not None
     assert row.encode_mparams is not None
     assert row.decode_mparams is not None
     settings = nnc.Settings(nearest.qp)
     stream = nnc.encode(update.arrays, settings)
-    size = sum(array.size for array in update.arrays.values()) / 1e6
+    size = size_of(update.arrays) / 1e6
     return Speed(
         update.name,
-        codec,
+        curve.codec,
         row.encode_mparams,
         row.decode_mparams,
         size / seconds(lambda: nnc.encode(update.arrays, settings), 1),

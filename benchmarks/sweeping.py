@@ -27,7 +27,7 @@ class Curve:
     """
 
     def __init__(self, update: Update, codec: str, apart: Apart) -> None:
-        self.codec = codec
+        self.update, self.codec = update, codec
         self._try: Callable[[float], tuple[float, float]] = lambda value: try_codec(
             update, fill(codec, value), apart
         )

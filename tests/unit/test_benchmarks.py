@@ -149,7 +149,7 @@ def test_a_curve_finds_the_parameter_for_an_error(
 
 def test_a_codec_matches_itself(update: Update, apart: Apart) -> None:
     theirs = Curve(large_only(update), "topk(density=*)", apart).span(0.02, 0.5)
-    found = match(update, "topk(density=*)", theirs, (0.05, 0.2, 0.4), apart)
+    found = match(Curve(large_only(update), "topk(density=*)", apart), theirs, (0.05, 0.2, 0.4))
     assert [each.nmse for each in found] == [0.05, 0.2, 0.4]
     for each in found:
         assert abs(each.ratio - 1) < 0.02
