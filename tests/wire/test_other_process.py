@@ -33,6 +33,17 @@ CASES = [
     "stc(density=0.05, positions=rans)",
     "stc(density=0.05, positions=bitmap)",
     "fedzip",
+    "bf16(coder=rans)",
+    "fp8",
+    "fp8(format=e5m2, scale=tensor)",
+    "int4",
+    "nf4",
+    "topk(density=0.1, scope=global, values=fp32)",
+    "randomk(values=qsgd)",
+    "rowsparse(values=int8)",
+    "structured(values=nf4)",
+    "compeft",
+    "sparseloco(k=3, chunk=50)",
 ]
 
 # Runs elsewhere: knows neither the presets nor the tensors, only the files.
