@@ -9,8 +9,11 @@ from types import ModuleType
 import numpy as np
 import pytest
 
-from flowerpress.compression import CODECS, Codec, Manifest
-from flowerpress.compression.stages import STAGES, Stage
+from flowerpress.compression import CODECS, PRESETS, Manifest
+from flowerpress.compression.coders.registry import REGISTRY
+from flowerpress.compression.pipeline import Pipeline
+from flowerpress.compression.spelling import parse_call
+from flowerpress.compression.stages import STAGES
 from flowerpress.protos.envelope import Kind, unpack
 
 FOLDER = Path(__file__).parent / "updates"
@@ -32,19 +35,31 @@ NAMES = list(WRITE.CASES)
 def test_every_case_has_its_files() -> None:
     assert {path.stem for path in FOLDER.glob("*.fpu")} == set(NAMES)
     assert {path.stem for path in FOLDER.glob("*.npz")} == set(NAMES)
-    used: set[type[Stage]] = set()
-    codecs: set[type[Codec]] = set()
+
+
+def test_every_preset_has_a_case() -> None:
+    assert {parse_call(text)[0] for text in WRITE.CASES.values()} == set(PRESETS)
+
+
+def test_every_tag_has_an_update() -> None:
+    """Whoever adds a tag adds a case to CASES and runs write.py; nobody takes one away."""
+    codecs: set[int] = set()
+    stages: set[int] = set()
+    coders: set[int] = set()
     for path in FOLDER.glob("*.fpu"):
         for frame in unpack(path.read_bytes(), Manifest.of(WRITE.model())).frames:
-            codecs.add(type(frame.codec))
-            used |= {type(stage) for stage in getattr(frame.codec, "stages", ())}
-    assert used == set(STAGES)
-    assert codecs == set(CODECS.values())
+            codecs.add(frame.codec.tag)
+            if isinstance(frame.codec, Pipeline):
+                stages |= {stage.tag for stage in frame.codec.stages}
+                coders.add(frame.codec.coder.tag)
+    assert codecs == set(CODECS)
+    assert stages == {stage.tag for stage in STAGES}
+    assert coders == set(REGISTRY)
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_golden_update_decodes(name: str) -> None:
-    decoded = WRITE.decode((FOLDER / f"{name}.fpu").read_bytes())
+    decoded = WRITE.decode((FOLDER / f"{name}.fpu").read_bytes(), name)
     with np.load(FOLDER / f"{name}.npz", allow_pickle=False) as expected:
         assert len(expected.files) == len(decoded)
         for i, (tensor, array) in enumerate(decoded.items()):

@@ -118,7 +118,7 @@ def crafted() -> Iterator[tuple[str, Bomb]]:
 
 def main() -> None:
     """Decode every bomb and print how many there were and how much memory the process took."""
-    everything = [bomb for seed in range(3) for bomb in bombs(seed)]
+    everything = list(bombs(1))[::4]  # the tests decode others
     everything += [bomb for _, bomb in crafted()]
     for one in honest():  # compiles the kernels, and takes what an honest frame takes
         decode(one.codec, one.body, one)

@@ -60,6 +60,7 @@ CASES = {
     "efsign": "efsign",
     "compeft": "compeft(density=0.2, alpha=1.5)",
     "sparseloco": "sparseloco(k=6, chunk=64)",
+    "int8-golomb": "int8(coder=golomb)",
 }
 # Their bytes depend on another library: its compressor, its stream of random numbers, the order in
 # which it adds up products. They must decode, and need not be written the same way again.
@@ -104,13 +105,26 @@ def model() -> dict[str, NDArray[Any]]:
     }
 
 
+def references(name: str) -> dict[str, NDArray[Any]]:
+    """Return what both ends hold in the cases that are named ``...-reference``: near the model."""
+    if not name.endswith("-reference"):
+        return {}
+    return {
+        key: (array + bell(array.size, 7).reshape(array.shape) / 8).astype(array.dtype)
+        for key, array in model().items()
+        if array.dtype.kind == "f"
+    }
+
+
 def encode(name: str) -> bytes:
     """Return the update of a case; the cases take turns with the kinds of envelope."""
     arrays = model()
     manifest = Manifest.of(arrays)
     number = list(CASES).index(name)
     plan = preset(CASES[name]).plan(manifest)
-    frames, _ = encode_frames(manifest, plan, arrays, np.random.default_rng(0))
+    frames, _ = encode_frames(
+        manifest, plan, arrays, np.random.default_rng(0), references=references(name)
+    )
     delta = bool(number % 2)
     return pack(
         Update(
@@ -128,12 +142,13 @@ def encode(name: str) -> bytes:
     )
 
 
-def decode(blob: bytes) -> dict[str, NDArray[Any]]:
-    """Return the values of every frame."""
+def decode(blob: bytes, name: str) -> dict[str, NDArray[Any]]:
+    """Return the values of every frame of a case."""
     from flowerpress.protos.envelope import unpack
 
     manifest = Manifest.of(model())
-    return apply_frames(manifest, {}, unpack(blob, manifest).frames, change=False)
+    frames = unpack(blob, manifest).frames
+    return apply_frames(manifest, {}, frames, change=False, references=references(name))
 
 
 def main() -> None:
@@ -141,7 +156,7 @@ def main() -> None:
         path = HERE / f"{name}.fpu"
         if not path.exists():
             path.write_bytes(encode(name))
-            arrays = decode(path.read_bytes())
+            arrays = decode(path.read_bytes(), name)
             # np.savez would take the names for files; a position is enough.
             with (HERE / f"{name}.npz").open("wb") as stream:
                 numbered = {f"{i:02}": array for i, array in enumerate(arrays.values())}
