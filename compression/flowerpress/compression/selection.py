@@ -58,8 +58,9 @@ class GlobalTopK(Joint):
         behind = self.stages_behind(flats, specs)
         out = []
         for spec, x, context, where in zip(specs, flats, contexts, chosen, strict=True):
-            codec = Pipeline([Picked(where, self.positions), *behind], self.codec.coder)
-            out.append(Coded(self.codec, codec.encode(x.reshape(spec.shape), spec, context)))
+            picked = Picked(where, self.positions, f"{self.codec.stages[0].describe()} of all")
+            codec = Pipeline([picked, *behind], self.codec.coder)
+            out.append(Coded(codec, codec.encode(x.reshape(spec.shape), spec, context)))
         return out
 
     def stages_behind(self, flats: Sequence[Flat], specs: Sequence[TensorSpec]) -> Sequence[Stage]:

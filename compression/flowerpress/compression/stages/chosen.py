@@ -96,10 +96,17 @@ class Picked(TopK):
 
     name = "picked"
 
-    def __init__(self, where: NDArray[np.int64], positions: str = "smallest") -> None:
+    def __init__(
+        self, where: NDArray[np.int64], positions: str = "smallest", label: str = "picked"
+    ) -> None:
         super().__init__(None, positions)
         self.where = where
+        self.label = label
 
     def choose(self, x: NDArray[Any], spec: TensorSpec, context: Context) -> NDArray[np.int64]:
         """Return the positions as given, int64, sorted."""
         return self.where
+
+    def describe(self) -> str:
+        """Return who chose."""
+        return self.label
