@@ -130,7 +130,7 @@ def test_each_group_has_its_own_best(kind: str, n: int, clusters: int, group: in
     assert got.size == n
     for start in range(0, n, group):
         part = x[start : start + group]
-        centroids = optimal(part, clusters)
+        centroids = optimal(part, clusters, bins=max(256, 16 * clusters))
         expected = centroids[nearest_centroid(part, centroids)]
         np.testing.assert_array_equal(got[start : start + group], expected)
 

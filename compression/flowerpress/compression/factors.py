@@ -204,7 +204,7 @@ def factorize(
     rows, columns = matrix.shape
     if not rank:
         return np.zeros((rows, 0), np.float32), np.zeros((0, columns), np.float32)
-    largest = float(np.abs(matrix).max())
+    largest = float(max(matrix.max(), -matrix.min()))
     exponent = 0
     if not 1 / _EASY < largest < _EASY and largest > 0:
         exponent = int(np.frexp(largest)[1])

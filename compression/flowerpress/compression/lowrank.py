@@ -18,7 +18,9 @@ from flowerpress.compression.wire import Reader, Writer
 
 __all__ = ["LowRank"]
 
-TURNS = 3  # power iterations; more of them save less than a percent of the error
+# Power iterations; more of them save less than a percent of the error.
+TURNS = 3
+WARM_TURNS = 2
 
 
 class LowRank(Codec):
@@ -46,7 +48,7 @@ class LowRank(Codec):
         """Return the quantized tensor's body as a blob, then the factors."""
         matrix = as_matrix(lossy_input(x, spec), spec)
         single = TensorSpec(spec.name, spec.shape)  # float32, whatever the model has
-        factors = self._factors(matrix, spec, context) if self.rounds else None
+        factors = self._factors(matrix, spec, context, context.warm) if self.rounds else None
         for _ in range(max(1, self.rounds)):
             rest = matrix
             if factors is not None:
@@ -56,7 +58,9 @@ class LowRank(Codec):
             base = self.base.decode(memoryview(body), single).dense()
             with np.errstate(over="ignore"):
                 lost = matrix - base.reshape(matrix.shape)
-            factors = self._factors(lost, spec, context)
+            # With rounds, what was lost is close to the factors that were taken off.
+            start = context.warm if factors is None else factors[1]
+            factors = self._factors(lost, spec, context, start)
         assert factors is not None
         out = Writer()
         out.blob(body)
@@ -100,11 +104,16 @@ class LowRank(Codec):
         return f"{self.base.describe()} + {self.form.describe()}"
 
     def _factors(
-        self, matrix: NDArray[np.float32], spec: TensorSpec, context: Context
+        self,
+        matrix: NDArray[np.float32],
+        spec: TensorSpec,
+        context: Context,
+        start: NDArray[np.float32] | None,
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         if not np.isfinite(matrix).all():
             raise EncodeError(spec.name, "what its quantizer lost does not fit a float32")
-        return factorize(matrix, self.form, spec, start=context.warm, turns=TURNS, rng=context.rng)
+        turns = TURNS if start is None else WARM_TURNS
+        return factorize(matrix, self.form, spec, start=start, turns=turns, rng=context.rng)
 
     def _reader(self, body: memoryview, spec: TensorSpec) -> Reader:
         reader = Reader(body, f"frame[{spec.name!r}]")
