@@ -44,16 +44,24 @@ from flowerpress.compression import (
 )
 from flowerpress.compression.pipeline import Pipeline
 from flowerpress.compression.stages import (
+    Bfloat,
     Codebook,
     Exact,
+    Float8,
     Half,
     Int8,
+    Integers,
+    Normal4,
     Prune,
     Qsgd,
+    RandomK,
+    Rows,
+    Single,
     Stage,
     Ternary,
     TopK,
 )
+from flowerpress.compression.stages.scales import CHANNEL
 
 QUICK = settings(deadline=None, max_examples=60)
 
@@ -72,6 +80,11 @@ QUICK = settings(deadline=None, max_examples=60)
         ([TopK(), TopK(), Half()], "raw", "topk cannot follow topk"),
         # A decoder would have to select from what is not there yet.
         ([Prune(), TopK(), Half()], "raw", "topk cannot follow prune: what selects .* first"),
+        ([RandomK(), Rows(), Half()], "raw", "rows cannot follow randomk: it takes every element"),
+        # Channels are known of whole tensors only.
+        ([TopK(), Float8("e4m3", CHANNEL)], "raw", "fp8 cannot follow topk: it takes every el"),
+        ([Single(), Integers()], "raw", "integers cannot follow fp32"),
+        ([Single()], "background", "background cannot follow fp32: .* is given 4294967296"),
         ([Half()], "background", "background cannot follow fp16: .* 256 .* is given 65536"),
         ([Qsgd(128)], "background", "background cannot follow qsgd: .* is given 257"),
     ],
@@ -93,6 +106,17 @@ def test_a_wrong_order_is_named_at_construction(
         ([TopK(0.05), Ternary()], "pack", False, True, "top-k 5% > ternary > pack"),
         ([TopK(0.05), Qsgd(3)], "rans", False, True, "top-k 5% > qsgd 3 levels, buckets of 512"),
         ([Qsgd(3, 64)], "rans", False, False, "qsgd 3 levels, buckets of 64 > rans"),
+        ([RandomK(0.5), Single()], "rans", False, False, "random-k 50%, scaled > fp32 > rans"),
+        ([RandomK(0.5), Bfloat()], "raw", False, True, "random-k 50%, scaled > bf16 > raw"),
+        ([Rows(), Single()], "zstd", False, False, "rows that are not zero > fp32 > zstd"),
+        (
+            [Prune(), Integers(4, CHANNEL)],
+            "pack",
+            False,
+            True,
+            "prune to 20% > int4, a scale for a",
+        ),
+        ([Rows(), Normal4(7)], "huffman", False, True, "rows that are not zero > nf4, a scale"),
         ([Prune(), Prune(0.1), Codebook(5)], "golomb", False, True, "prune to 20% > prune to 10%"),
     ],
 )
@@ -123,7 +147,7 @@ def test_an_unknown_coder_is_named() -> None:
     [
         (b"\x02", "unknown codec tag 2; the sender may be newer"),
         (b"\x01\x09", "9 stages, at most 8"),
-        (b"\x01\x01\x09\x01", "unknown stage tag 9"),
+        (b"\x01\x01\x1d\x01", "unknown stage tag 29"),
         (b"\x01\x01\x02\x08", "unknown"),
         (b"\x01\x00\x01", "raw cannot follow a tensor"),
         (b"\x01\x02\x02\x02\x01", "fp16 cannot follow fp16"),
