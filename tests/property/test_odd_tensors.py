@@ -17,6 +17,7 @@ import pytest
 from numpy.typing import NDArray
 
 from flowerpress.compression import (
+    Codec,
     EncodeError,
     Manifest,
     NonFiniteError,
@@ -80,6 +81,7 @@ def sent(
     dtype: str = "",
     references: dict[str, NDArray[Any]] | None = None,
     relevance: dict[str, NDArray[Any]] | None = None,
+    warm: dict[str, NDArray[np.float32]] | None = None,
 ) -> tuple[NDArray[Any], list[bytes]]:
     """Return what arrives of ``array`` as a model of its own, and the bodies."""
     spec = TensorSpec("x", array.shape, dtype or array.dtype.newbyteorder("=").name)
@@ -88,7 +90,13 @@ def sent(
     rng = np.random.default_rng(8)
     held = references or {}
     frames, _ = encode_frames(
-        manifest, plan, {"x": array}, rng, references=held, relevance=relevance or {}
+        manifest,
+        plan,
+        {"x": array},
+        rng,
+        references=held,
+        relevance=relevance or {},
+        warm=warm or {},
     )
     out = apply_frames(manifest, {}, frames, change=False, references=held)["x"]
     assert out.shape == array.shape
@@ -196,3 +204,43 @@ def test_tensors_of_integers_are_exact_whatever_they_hold() -> None:
         for text in SPELLINGS:
             for other in laid_out(array).values():
                 assert sent(text, other)[0].tobytes() == array.tobytes(), text
+
+
+@pytest.mark.parametrize("case", ["zeros", "constant", "smallest", "huge", "tiny", "itself"])
+def test_any_finite_reference_will_do(case: str) -> None:
+    """The last round's update may be anything, and what arrives must be sound all the same."""
+    values = NOISE if case == "itself" else (FINITE | HUGE)[case]
+    near = np.resize(values, NOISE.shape).astype(np.float32)
+    for text in SPELLINGS:
+        sent(text, NOISE, references={"x": near})
+        sent(text, np.zeros_like(NOISE), references={"x": near})
+
+
+@pytest.mark.parametrize("score", [0.0, 1.0, -2.0, 1e-45, 3e38, np.inf, np.nan])
+def test_any_relevance_is_taken_or_refused(score: float) -> None:
+    for part in (NOISE.size, 5):
+        scores = np.zeros(NOISE.size, np.float32)
+        scores[:part] = score
+        for text in SPELLINGS:
+            try:
+                sent(text, NOISE, relevance={"x": scores.reshape(NOISE.shape)})
+            except EncodeError as error:
+                refused = error.tensor
+            else:
+                continue
+            assert refused == "x", text
+
+
+@pytest.mark.parametrize("value", [0.0, 1.0, 3e38, np.inf, np.nan])
+def test_any_warm_start_will_do(value: float) -> None:
+    """It may be left from another codec, another rank, or a client's damaged disk."""
+    looking = [
+        text
+        for text in SPELLINGS
+        if any(type(frame.codec).warmth is not Codec.warmth for frame in coded(text) or ())
+    ]
+    assert looking
+    for shape in ((0,), (1,), (30, 2), (2, 30), (12, 3), (360,), (30, 12, 4)):
+        warm = np.full(shape, value, np.float32)
+        for text in looking:
+            sent(text, NOISE, warm={"x": warm})
