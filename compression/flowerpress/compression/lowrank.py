@@ -55,9 +55,10 @@ class LowRank(Codec):
                 rest = matrix.copy()
                 add_product(-factors[0], factors[1], rest)
             body = self.base.encode(rest.reshape(spec.shape), single, context)
-            base = self.base.decode(memoryview(body), single).dense()
+            del rest
+            base = self._base(memoryview(body), spec)
             with np.errstate(over="ignore"):
-                lost = matrix - base.reshape(matrix.shape)
+                lost = np.subtract(matrix, base, out=base)
             # With rounds, what was lost is close to the factors that were taken off.
             start = context.warm if factors is None else factors[1]
             factors = self._factors(lost, spec, context, start)
@@ -72,9 +73,8 @@ class LowRank(Codec):
     ) -> Decoded:
         """Return the sum of both parts, the same bits on every machine."""
         reader = self._reader(body, spec)
-        base = self.base.decode(reader.blob(), TensorSpec(spec.name, spec.shape)).dense()
+        out = self._base(reader.blob(), spec)
         left, right = self.form.read(spec, reader)
-        out = np.require(base, np.float32, ("C", "W", "A")).reshape(matrix_shape(spec))
         add_product(left, right, out)
         return Dense(out.reshape(-1))
 
@@ -102,6 +102,11 @@ class LowRank(Codec):
     def describe(self) -> str:
         """Return both parts."""
         return f"{self.base.describe()} + {self.form.describe()}"
+
+    def _base(self, body: memoryview, spec: TensorSpec) -> NDArray[np.float32]:
+        """Return what the quantizer gives, a matrix to write to."""
+        values = self.base.decode(body, TensorSpec(spec.name, spec.shape)).dense()
+        return np.require(values, np.float32, ("C", "W", "A")).reshape(matrix_shape(spec))
 
     def _factors(
         self,

@@ -139,35 +139,27 @@ def quantize(
             out[j] = np.uint8(part[j] >= np.float32(0)) << np.uint8(7)
             part[j] = abs(part[j])
         deviation = np.sqrt(energy / chunk)
-        dot, square = 0.0, kept * centroids[0] * centroids[0]
-        for k in range(-1, thresholds.size):
-            edge = np.float32(-1)
-            if k >= 0:
-                edge = np.float32(thresholds[k] * deviation)
-            lanes[:] = 0.0
-            totals, counts = lanes[0], lanes[1]
-            tail = kept - kept % LANES
-            for i in range(0, tail, LANES):
-                block = part[i : i + LANES]
-                for j in range(LANES):
-                    above = block[j] > edge
-                    totals[j] += np.float64(block[j]) if above else 0.0
-                    counts[j] += 1.0 if above else 0.0
-            for i in range(tail, kept):
-                if part[i] > edge:
-                    totals[0] += np.float64(part[i])
-                    counts[0] += 1.0
-            total, count = 0.0, 0.0
-            for j in range(LANES):
-                total += totals[j]
-                count += counts[j]
-            if k < 0:
-                dot = centroids[0] * total
-                continue
+        for k in range(thresholds.size):
+            edge = np.float32(thresholds[k] * deviation)
             for j in range(kept):
                 out[j] += np.uint8(part[j] > edge)
-            dot += (centroids[k + 1] - centroids[k]) * total
-            square += (centroids[k + 1] ** 2 - centroids[k] ** 2) * count
+        lanes[:] = 0.0
+        dots, squares = lanes[0], lanes[1]
+        whole_blocks = kept - kept % LANES
+        for i in range(0, whole_blocks, LANES):
+            block, levels = part[i : i + LANES], out[i : i + LANES]
+            for j in range(LANES):
+                c = centroids[levels[j] & np.uint8(127)]
+                dots[j] += c * np.float64(block[j])
+                squares[j] += c * c
+        for i in range(whole_blocks, kept):
+            c = centroids[out[i] & np.uint8(127)]
+            dots[0] += c * np.float64(part[i])
+            squares[0] += c * c
+        dot, square = 0.0, 0.0
+        for j in range(LANES):
+            dot += dots[j]
+            square += squares[j]
         sums[number, 1] = dot
         sums[number, 2] = square
         for j in range(kept):
