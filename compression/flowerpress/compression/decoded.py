@@ -3,12 +3,25 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 __all__ = ["Decoded", "Dense", "Sparse"]
+
+
+class Decoded(Protocol):
+    """What every decoder returns."""
+
+    def dense(self) -> NDArray[Any]:
+        """Return all elements, flat."""
+
+    def add_to(self, total: NDArray[Any], weight: float = 1.0) -> None:
+        """Add ``weight`` times the elements to the flat array ``total`` in place."""
+
+    def is_finite(self) -> bool:
+        """Whether no element is NaN or infinite."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +72,3 @@ class Sparse:
     def is_finite(self) -> bool:
         """Whether no element is NaN or infinite."""
         return bool(np.isfinite(self.values).all())
-
-
-Decoded = Dense | Sparse

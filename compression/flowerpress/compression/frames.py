@@ -22,6 +22,7 @@ from flowerpress.compression.lowrank import LowRank
 from flowerpress.compression.pipeline import Pipeline
 from flowerpress.compression.plan import Plan
 from flowerpress.compression.powersgd import PowerSgd
+from flowerpress.compression.rd.codec import RateDistortion
 from flowerpress.compression.spec import Manifest
 
 __all__ = [
@@ -41,6 +42,7 @@ CODECS: dict[int, type[Codec]] = {
     Pipeline.tag: Pipeline,
     PowerSgd.tag: PowerSgd,
     LowRank.tag: LowRank,
+    RateDistortion.tag: RateDistortion,
 }
 
 Arrays = Mapping[str, NDArray[Any]]

@@ -7,7 +7,14 @@ imported by the first kernel that runs, not by importing a module.
 
 from __future__ import annotations
 
-__all__ = ["STATUS_OK", "STATUS_RANGE", "STATUS_STATE", "STATUS_SURPLUS", "STATUS_TRUNCATED"]
+__all__ = [
+    "STATUS_OK",
+    "STATUS_RANGE",
+    "STATUS_STATE",
+    "STATUS_SURPLUS",
+    "STATUS_TRUNCATED",
+    "STATUS_VALUE",
+]
 
 STATUS_OK = 0
 STATUS_TRUNCATED = 1
@@ -18,3 +25,5 @@ STATUS_STATE = 3
 """The coder did not end in the state in which every encoder starts."""
 STATUS_RANGE = 4
 """A decoded value is larger than the receiver's alphabet allows."""
+STATUS_VALUE = 5
+"""A magnitude that no encoder writes."""

@@ -6,12 +6,13 @@ import functools
 import logging
 import threading
 from collections.abc import Callable
+from types import FunctionType
 from typing import Any, ParamSpec, TypeVar
 
 __all__ = ["jit"]
 
 _log = logging.getLogger(__name__)
-_lock = threading.Lock()
+_lock = threading.RLock()  # a kernel compiles the kernels that it calls
 _told = False
 
 P = ParamSpec("P")
@@ -27,20 +28,39 @@ def jit(function: Callable[P, R]) -> Callable[P, R]:
     """
     compiled: list[Callable[P, R]] = []
 
-    @functools.wraps(function)
-    def call(*args: P.args, **kwargs: P.kwargs) -> R:
+    def kernel() -> Callable[P, R]:
         if not compiled:
             with _lock:
                 if not compiled:
                     compiled.append(_compile(function))
-        return compiled[0](*args, **kwargs)
+        return compiled[0]
 
+    @functools.wraps(function)
+    def call(*args: P.args, **kwargs: P.kwargs) -> R:
+        return (compiled[0] if compiled else kernel())(*args, **kwargs)
+
+    call.kernel = kernel  # type: ignore[attr-defined]
     return call
 
 
 def _compile(function: Callable[..., Any]) -> Callable[..., Any]:
     global _told
     from numba import njit
+
+    # What a kernel calls must be compiled, too: numba cannot call the Python that waits for it.
+    scope: dict[str, Any] = function.__globals__
+    called = {
+        name: scope[name].kernel()
+        for name in function.__code__.co_names
+        # Attributes stand among the names, too: x.size.
+        if hasattr(scope.get(name), "kernel") and scope[name].__wrapped__ is not function
+    }
+    if called:
+        own = FunctionType(
+            function.__code__, {**scope, **called}, function.__name__, function.__defaults__
+        )
+        own.__module__, own.__qualname__ = function.__module__, function.__qualname__
+        function = own
 
     try:
         kernel: Callable[..., Any] = njit(cache=True, nogil=True)(function)

@@ -18,6 +18,7 @@ from flowerpress.compression.presets.formats import (
     Int8PerChannel,
     Nf4,
 )
+from flowerpress.compression.presets.ratedistortion import RateDistortionBudget
 from flowerpress.compression.presets.rotated import Drive, EdenLevels
 from flowerpress.compression.presets.signs import ComPeft, EfSign, SparseLoCo
 from flowerpress.compression.presets.sparse import (
@@ -36,6 +37,7 @@ __all__ = ["PRESETS", "Preset", "preset"]
 
 PRESETS: dict[str, type[Preset]] = {
     "none": NoCompression,
+    "rd": RateDistortionBudget,
     "lossless": Lossless,
     "fp16": Fp16,
     "int8": Int8PerChannel,

@@ -1,0 +1,249 @@
+"""One step for all tensors of an update, such that a budget of bytes or of error is met."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from flowerpress.compression.codec import Codec, Context
+from flowerpress.compression.errors import ConfigError
+from flowerpress.compression.plan import Coded, Joint
+from flowerpress.compression.rd.body import SMALLEST_STEP
+from flowerpress.compression.rd.codec import RateDistortion, subject
+from flowerpress.compression.rd.subject import Subject
+from flowerpress.compression.spec import TensorSpec
+from flowerpress.compression.wire import Writer
+
+__all__ = ["Budget", "Controlled"]
+
+_FREE = 2
+_MOST_PASSES = 5
+_TOLERANCE = 0.015
+_AIM = 0.993  # of a budget: what is over it is of no use
+_NEAR = 1.2
+_LARGEST_STEP = 1e30
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What an update may cost; exactly one is given.
+
+    ``step`` is absolute, ``relative`` a step in units of the root mean square of all tensors
+    together, ``max_nmse`` the largest squared error over all tensors relative to their energy,
+    ``target_bytes`` the largest number of bytes of all bodies with ``overhead`` bytes beside them.
+    """
+
+    step: float | None = None
+    relative: float | None = None
+    max_nmse: float | None = None
+    target_bytes: int | None = None
+    overhead: int = 0
+
+    def __post_init__(self) -> None:
+        given = [self.step, self.relative, self.max_nmse, self.target_bytes]
+        if sum(value is not None for value in given) != 1:
+            raise ConfigError("give exactly one of step, relative, max_nmse and target_bytes")
+        for name, value in (("step", self.step), ("relative", self.relative)):
+            if value is not None and not SMALLEST_STEP <= value <= _LARGEST_STEP:
+                raise ConfigError(f"{name} is {value}; it must be positive")
+        if self.max_nmse is not None and not 0 < self.max_nmse < 1:
+            raise ConfigError(f"max_nmse is {self.max_nmse}; it must be above 0 and below 1")
+        if self.target_bytes is not None and self.target_bytes < 1:
+            raise ConfigError(f"target_bytes is {self.target_bytes}; it must be at least 1")
+
+
+@dataclass(frozen=True)
+class _Try:
+    """All tensors coded with one step. ``value`` is what the budget is about."""
+
+    step: float
+    value: float
+    bodies: list[bytes]
+
+
+@dataclass(frozen=True)
+class Controlled(Joint):
+    """Finds the step of an update: once for a step, in a few passes for a budget.
+
+    ``weights`` say how much the squared error of each tensor counts (by name, one if missing): its
+    step is that of the others divided by the root of its weight.
+    """
+
+    budget: Budget
+    weights: tuple[tuple[str, float], ...] = ()
+
+    def encode(
+        self,
+        specs: Sequence[TensorSpec],
+        tensors: Sequence[NDArray[Any]],
+        contexts: Sequence[Context],
+    ) -> list[Coded]:
+        """Return all tensors coded with steps in proportion.
+
+        Three passes are usual for a budget; what a step does not change is worked out once. Bytes
+        are then filled up to the target by giving single tensors the next finer step tried.
+        """
+        subjects = [
+            subject(x, spec, context)
+            for x, spec, context in zip(tensors, specs, contexts, strict=True)
+        ]
+        relative = _relative(specs, self.weights)
+        energy = sum(s.energy for s in subjects)
+        size = sum(s.values.size for s in subjects)
+        rms = math.sqrt(energy / size) if size and energy else 0.0
+        if not rms:
+            return [Coded(RateDistortion(1.0), b"") for _ in subjects]
+
+        def tried(step: float, like: float | None = None) -> _Try:
+            step = min(max(step, SMALLEST_STEP * 64), _LARGEST_STEP)
+            codecs = [RateDistortion(step * r) for r in relative]
+            bodies = [
+                s.encode(c.step, like and like * r)
+                for s, c, r in zip(subjects, codecs, relative, strict=True)
+            ]
+            if self.budget.max_nmse is not None:
+                lost = sum(map(_lost, subjects, codecs, specs, bodies, contexts))
+                return _Try(step, lost / energy, bodies)
+            return _Try(step, _cost(codecs, bodies) + self.budget.overhead, bodies)
+
+        def forecast(step: float) -> float:
+            each = [s.forecast(step * r) for s, r in zip(subjects, relative, strict=True)]
+            if self.budget.max_nmse is not None:
+                lost = (f.distortion * (step * r) ** 2 for f, r in zip(each, relative, strict=True))
+                return sum(lost) / energy
+            return sum(f.bits for f in each) / 8 + 2 * len(each) + self.budget.overhead
+
+        if self.budget.step is not None:
+            found = [tried(self.budget.step)]
+        elif self.budget.relative is not None:
+            found = [tried(self.budget.relative * rms)]
+        else:
+            target = self.budget.max_nmse or self.budget.target_bytes
+            assert target is not None
+            found = _settle(tried, forecast, target, 1.3 if self.budget.max_nmse else -1.3)
+        return self._filled(found, relative)
+
+    def _filled(self, found: list[_Try], relative: list[float]) -> list[Coded]:
+        """Return the first try, with bodies of a little finer one as far as the target allows."""
+        base = found[0]
+        codecs = [RateDistortion(base.step * r) for r in relative]
+        coded = [Coded(codec, body) for codec, body in zip(codecs, base.bodies, strict=True)]
+        near = [t for t in found[1:] if base.step / _NEAR < t.step < base.step]
+        if not near or self.budget.target_bytes is None:
+            return coded
+        finer = max(near, key=lambda t: t.step)
+        better = [
+            Coded(RateDistortion(finer.step * r), body)
+            for r, body in zip(relative, finer.bodies, strict=True)
+        ]
+        left = self.budget.target_bytes - base.value
+        growth = [len(b.body) - len(a.body) for a, b in zip(coded, better, strict=True)]
+        second = False
+        for index in sorted(range(len(coded)), key=lambda i: -growth[i]):
+            # Another recipe, and for every frame which of the two is its own.
+            price = growth[index] + 2 + (0 if second else _RECIPE + len(coded))
+            if growth[index] > 0 and price <= left:
+                coded[index] = better[index]
+                left -= price
+                second = True
+        return coded
+
+
+_RECIPE = 8
+
+
+def _relative(specs: Sequence[TensorSpec], weights: tuple[tuple[str, float], ...]) -> list[float]:
+    by_name = dict(weights)
+    for name, weight in weights:
+        if not 0 < weight < float("inf"):
+            raise ConfigError(f"the weight of {name!r} is {weight}; it must be positive")
+    return [1 / math.sqrt(by_name.get(spec.name, 1.0)) for spec in specs]
+
+
+def _cost(codecs: list[RateDistortion], bodies: list[bytes]) -> int:
+    """Bytes of bodies, their lengths and their recipes in an update."""
+    lengths = Writer()
+    for body in bodies:
+        lengths.varint(len(body))
+    distinct = len({codec.step for codec in codecs})
+    choices = len(bodies) if distinct > 1 else 0
+    return sum(map(len, bodies)) + len(lengths) + _RECIPE * distinct + choices
+
+
+def _lost(subject: Subject, codec: Codec, spec: TensorSpec, body: bytes, context: Context) -> float:
+    """Return the squared error of what a receiver decodes."""
+    if not body:
+        return subject.energy
+    decoded = codec.decode(memoryview(body), spec, context.reference)
+    rest = np.array(subject.values, np.float32).reshape(-1)
+    decoded.add_to(rest, -1.0)
+    return sum(
+        float(np.vdot(c, c)) for c in np.array_split(rest.astype(np.float64), rest.size // 4096 + 1)
+    )
+
+
+def _settle(
+    tried: Callable[[float, float | None], _Try],
+    forecast: Callable[[float], float],
+    target: float,
+    slope: float,
+) -> list[_Try]:
+    """Return tries, the first with a value of at most ``target`` and not much below.
+
+    A forecast is cheap, and off by a factor that hardly depends on the step: two tries go where
+    it points. Views and ranks are then those of the nearer one, since bytes and errors jump where
+    they change, and the secant method on logarithms does the rest; ``slope`` is its first guess.
+    """
+    aim = target * _AIM
+    free: list[_Try] = []
+    factor = 1.0
+    while len(free) < _FREE:
+        free.append(tried(_solve(forecast, aim * factor), None))
+        if target * (1 - _TOLERANCE) <= free[-1].value <= target:
+            return [free[-1], *free[:-1]]
+        factor *= forecast(free[-1].step) / max(free[-1].value, 1e-9) / factor
+    tries = [min(free, key=lambda t: _distance(t, aim))]
+    like = tries[0].step
+    best = max((t for t in free if t.value <= target), key=lambda t: t.value, default=None)
+    for left in reversed(range(_MOST_PASSES - _FREE)):
+        near = sorted(tries, key=lambda t: _distance(t, aim))[:2]
+        if len(near) == 2 and near[0].step != near[1].step:
+            found = math.log(max(near[0].value, 1e-9) / max(near[1].value, 1e-9))
+            found /= math.log(near[0].step / near[1].step)
+            slope = found if 0.2 < found / slope < 5 else slope
+        # Whoever has nothing yet that fits aims lower the longer it takes.
+        goal = aim * (1.0 if best is not None or left else 0.9)
+        ratio = (goal / max(near[0].value, goal / 100)) ** (1 / slope)
+        tries.append(tried(near[0].step * ratio, like))
+        last = tries[-1]
+        if last.value <= target and (best is None or last.value > best.value):
+            best = last
+        if best is not None and best.value >= target * (1 - _TOLERANCE):
+            break
+    while best is None:
+        coarser = tried(tries[-1].step * (0.7 if slope > 0 else 1.5), None)
+        tries.append(coarser)
+        best = coarser if coarser.value <= target or coarser.step >= _LARGEST_STEP else None
+    return [best, *(t for t in [*free, *tries] if t is not best)]
+
+
+def _distance(one: _Try, aim: float) -> float:
+    return abs(math.log(max(one.value, 1e-9) / aim))
+
+
+def _solve(forecast: Callable[[float], float], value: float) -> float:
+    """Return the step with this forecast, by bisection: forecasts grow or fall with the step."""
+    low, high = math.log(SMALLEST_STEP) + 5, math.log(_LARGEST_STEP) - 5
+    rising = forecast(math.exp(high)) > forecast(math.exp(low))
+    while high - low > 1e-3:
+        middle = (low + high) / 2
+        if (forecast(math.exp(middle)) < value) == rising:
+            low = middle
+        else:
+            high = middle
+    return math.exp((low + high) / 2)
