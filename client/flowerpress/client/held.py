@@ -22,6 +22,7 @@ from flowerpress.compression import (
     SequenceError,
     apply_frames,
     decode_frames,
+    difference,
     model_digest,
 )
 from flowerpress.protos import Instruction, Kind, split, to_numpy, to_record, unpack
@@ -31,6 +32,7 @@ __all__ = ["Held", "apply", "load", "save", "settle"]
 _MODEL = "flowerpress.model"
 _RESIDUAL = "flowerpress.residual"
 _WARM = "flowerpress.warm"
+_CHANGE = "flowerpress.change"
 _STATE = "flowerpress.state"
 
 
@@ -40,7 +42,8 @@ class Held:
 
     ``residuals`` maps tensor names to what earlier uplinks left unsent; ``sequence`` counts the
     updates that this client has made in the run; ``pending`` is the last one, as it was sent, until
-    the server says that it counted. ``warm`` is what ``warmth`` made of the last one: losing it
+    the server says that it counted. ``change`` is what led from the version before to this one,
+    where the uplink's codec can use it. ``warm`` is what ``warmth`` made of the last one: losing it
     costs accuracy for a round or two, and nothing else.
     """
 
@@ -52,6 +55,7 @@ class Held:
     residuals: dict[str, NDArray[Any]] = field(default_factory=dict)
     pending: bytes = b""
     warm: dict[str, NDArray[Any]] = field(default_factory=dict)
+    change: dict[str, NDArray[Any]] = field(default_factory=dict)
 
 
 def load(context: Context, run: int) -> Held | None:
@@ -69,6 +73,7 @@ def load(context: Context, run: int) -> Held | None:
         residuals=to_numpy(records[_RESIDUAL]),
         pending=bytes(state["pending"]),  # type: ignore[arg-type]
         warm=to_numpy(records[_WARM]) if _WARM in records else {},  # older states have none
+        change=to_numpy(records[_CHANGE]) if _CHANGE in records else {},
     )
 
 
@@ -77,6 +82,7 @@ def save(context: Context, held: Held) -> None:
     context.state[_MODEL] = held.model
     context.state[_RESIDUAL] = to_record(held.residuals)
     context.state[_WARM] = to_record(held.warm)
+    context.state[_CHANGE] = to_record(held.change)
     context.state[_STATE] = ConfigRecord(
         {
             "run": held.run.to_bytes(8, "little"),
@@ -92,13 +98,16 @@ def settle(held: Held, instruction: Instruction) -> Held:
     """Return ``held`` with nothing pending any more.
 
     An update that the server did not take (lost, late, or left out for any reason) goes back into
-    the residuals and is sent again with the next one. The instruction's watermark tells.
+    the residuals and is sent again with the next one. The instruction's watermark tells. To be
+    done before the downlink is applied: the update may need the change that it was coded with.
     """
     if not held.pending or instruction.watermark >= held.sequence:
         return replace(held, pending=b"")
     manifest = Manifest.of(to_numpy(held.model))
     residuals = dict(held.residuals)
-    for index, decoded in decode_frames(manifest, unpack(held.pending, manifest).frames):
+    for index, decoded in decode_frames(
+        manifest, unpack(held.pending, manifest).frames, held.change
+    ):
         spec = manifest.specs[index]
         if spec.is_float:
             rest = residuals.get(spec.name, np.zeros(spec.shape, np.float32)).reshape(-1).copy()
@@ -107,8 +116,12 @@ def settle(held: Held, instruction: Instruction) -> Held:
     return replace(held, residuals=residuals, pending=b"")
 
 
-def apply(held: Held | None, instruction: Instruction, blob: bytes | None) -> Held | None:
+def apply(
+    held: Held | None, instruction: Instruction, blob: bytes | None, *, keep_change: bool = False
+) -> Held | None:
     """Return what the client holds after the downlink, or None if it lacks the starting version.
+
+    ``keep_change`` says whether the last change is worth its memory.
 
     Raises:
         WireError: the blob is broken, or leads to another model than the server's.
@@ -123,6 +136,9 @@ def apply(held: Held | None, instruction: Instruction, blob: bytes | None) -> He
             return held
         arrays = to_numpy(held.model)
     manifest = None if arrays is None else Manifest.of(arrays)
+    change: dict[str, NDArray[Any]] = {}
+    if keep_change and held is not None and held.version == instruction.version:
+        change = held.change
 
     for part in split(blob) if blob is not None else []:
         update = unpack(part, manifest)
@@ -137,7 +153,11 @@ def apply(held: Held | None, instruction: Instruction, blob: bytes | None) -> He
             raise SequenceError("base", "the downlink changes another model than the one held here")
         if manifest is None or arrays is None:
             raise ManifestError("manifest", "the downlink starts without a model")
+        before = arrays
         arrays = apply_frames(manifest, arrays, update.frames, change=update.kind is Kind.DELTA)
+        change = {}
+        if keep_change and update.kind is Kind.DELTA:
+            change = difference(manifest, arrays, before)
         manifest.match(arrays)
         digest = model_digest(manifest, arrays)
         if digest != update.result:
@@ -155,4 +175,5 @@ def apply(held: Held | None, instruction: Instruction, blob: bytes | None) -> He
         residuals=held.residuals if held else {},
         pending=held.pending if held else b"",
         warm=held.warm if held else {},
+        change=change,
     )

@@ -17,6 +17,7 @@ from flowerpress.compression import (
     EncodeError,
     FlowerpressError,
     Manifest,
+    Preset,
     WireError,
     compensate,
     difference,
@@ -102,10 +103,16 @@ def _pressed(
         )
     carrier = _CARRIERS[instruction.carrier]
     blob = carrier.detach(message.content, instruction.arrays, limit=None)
-    held = apply(load(context, instruction.run), instruction, blob)
+    asked = preset(instruction.uplink)
+    own_uplink = asked if uplink is None else preset(uplink)
+    # The server has the change at hand only if it expects a codec that uses it.
+    keep_change = asked.uses_reference and own_uplink.uses_reference
+    held = load(context, instruction.run)
+    if held is not None:
+        held = settle(held, instruction)
+    held = apply(held, instruction, blob, keep_change=keep_change)
     if held is None:
         return _reply(RecordDict(), Receipt(Status.NEED_MODEL, 0), message)
-    held = settle(held, instruction)
     save(context, held)
 
     # A record of the app's own: some apps train in place, and what is held must stay as it is.
@@ -117,7 +124,7 @@ def _pressed(
         return reply
     receipt = Receipt(Status.OK, held.version, held.digest)
     if reply.metadata.message_type.split(".")[0] == MessageType.TRAIN:
-        held, packed = _update(held, instruction, context, reply.content, uplink)
+        held, packed = _update(held, instruction, context, reply.content, own_uplink)
         key = next(iter(reply.content.array_records))
         carrier.attach(reply.content, key, packed)
         save(context, held)
@@ -130,7 +137,7 @@ def _update(
     instruction: Instruction,
     context: Context,
     content: RecordDict,
-    uplink: str | None,
+    uplink: Preset,
 ) -> tuple[Held, bytes]:
     """Return the state after sending, and the blob to send."""
     if len(content.array_records) != 1:
@@ -143,7 +150,7 @@ def _update(
     (record,) = content.array_records.values()
     after = manifest.match(to_numpy(record))
 
-    plan = preset(uplink or instruction.uplink).plan(manifest)
+    plan = uplink.plan(manifest)
     sequence = max(held.sequence, instruction.watermark) + 1
     if plan.lossless:
         kind, tensors = Kind.MODEL, after
@@ -151,7 +158,12 @@ def _update(
         kind = Kind.DELTA
         tensors = compensate(manifest, difference(manifest, after, before), held.residuals)
     frames, decoded = encode_frames(
-        manifest, plan, tensors, _generator(instruction, context), warm=held.warm
+        manifest,
+        plan,
+        tensors,
+        _generator(instruction, context),
+        references=held.change if kind is Kind.DELTA else {},
+        warm=held.warm,
     )
     update = Update(
         kind=kind,

@@ -55,12 +55,25 @@ class Broadcast:
             it loses is part of the next difference. Where a weight does not fit, ``whole``.
         whole: a lossless codec, for clients whose version is too far back.
         seed: root of the generators of stochastic codecs.
+        keep_change: whether ``change`` is set, what led from the version before to this one as
+            clients know it: empty for the first version and where models are sent.
     """
 
-    def __init__(self, run: int, downlink: Preset, first: Preset, whole: Preset, seed: int) -> None:
+    def __init__(
+        self,
+        run: int,
+        downlink: Preset,
+        first: Preset,
+        whole: Preset,
+        seed: int,
+        *,
+        keep_change: bool = False,
+    ) -> None:
         self.run = run
         self.version = 0
         self.held: Arrays = {}
+        self.change: Arrays = {}
+        self._keep_change = keep_change
         self.digest = b""
         self._downlink = downlink
         self._first = first
@@ -100,6 +113,7 @@ class Broadcast:
         if plan.lossless or not self.version:
             frames = self._model_frames(manifest, model, rng)
             held = apply_frames(manifest, {}, frames, change=False)
+            self.change = {}
             self._advance(manifest, held)
             self._model = self._pack(Kind.MODEL, frames, b"", with_manifest=True)
         else:
@@ -108,6 +122,7 @@ class Broadcast:
             self._warm = warmth(manifest, frames)
             base = self.digest
             held = apply_frames(manifest, self.held, frames, change=True)
+            self.change = difference(manifest, held, self.held) if self._keep_change else {}
             self._advance(manifest, held)
             self._changes.append(self._pack(Kind.DELTA, frames, base))
             # Beyond the size of a model, sending one is shorter than the chain.

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from flwr.app import Message
+from numpy.typing import NDArray
 
 from flowerpress.compression import (
     Decoded,
@@ -100,13 +103,21 @@ class Intake:
             raise FormatError("length", f"{len(update.frames)} frames for {len(manifest)} tensors")
         return update
 
-    def decode(self, update: Update, client: int, manifest: Manifest) -> Received:
+    def decode(
+        self,
+        update: Update,
+        client: int,
+        manifest: Manifest,
+        references: Mapping[str, NDArray[Any]],
+    ) -> Received:
         """Decode all frames, then move the client's watermark: an update counts once or not at all.
+
+        ``references`` is the change that led to the version that the client trained from.
 
         Raises:
             WireError: a frame is broken; nothing was counted.
         """
-        decoded = tuple(decode_frames(manifest, update.frames))
+        decoded = tuple(decode_frames(manifest, update.frames, references))
         self.watermarks[client] = update.sequence
         return Received(update.kind, decoded)
 

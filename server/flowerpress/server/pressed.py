@@ -152,7 +152,12 @@ class Pressed(Strategy):
         run = secrets.randbits(64) if run_id is None else run_id
         self._carrier: Carrier = MessageCarrier()
         self._broadcast = Broadcast(
-            run, down, preset(first or "fp16"), preset("lossless"), self._seed
+            run,
+            down,
+            preset(first or "fp16"),
+            preset("lossless"),
+            self._seed,
+            keep_change=self._up.uses_reference,
         )
         self._intake = Intake(run, self._carrier, limits)
         self._versions: dict[int, int] = {}
@@ -374,7 +379,7 @@ class Pressed(Strategy):
         update = self._intake.open(
             blob, node, self._round.number, broadcast.digest, broadcast.manifest
         )
-        received = self._intake.decode(update, node, broadcast.manifest)
+        received = self._intake.decode(update, node, broadcast.manifest, broadcast.change)
         meter.attribute(
             {broadcast.manifest.specs[f.tensor].name: len(f.body) for f in update.frames}
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from typing import ClassVar
 
 from flowerpress.compression.codec import Codec
 from flowerpress.compression.pipeline import Pipeline
@@ -16,7 +17,12 @@ RAW = Pipeline([Exact()], "raw")
 
 
 class Preset(ABC):
-    """A rule from tensors to codecs, with parameters as dataclass fields."""
+    """A rule from tensors to codecs, with parameters as dataclass fields.
+
+    ``uses_reference`` says whether its codecs get shorter by a tensor that both ends hold.
+    """
+
+    uses_reference: ClassVar[bool] = False
 
     @abstractmethod
     def codec(self, spec: TensorSpec) -> Codec:

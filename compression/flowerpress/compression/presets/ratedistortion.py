@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 from flowerpress.compression.codec import Codec
 from flowerpress.compression.plan import Plan
@@ -26,6 +27,8 @@ class RateDistortionBudget(Preset):
     ``max_nmse`` (never exceeded) and ``target_bytes`` (of the whole message, never exceeded).
     Without any: ``max_nmse=0.2``, which error feedback makes up for within a few rounds.
     """
+
+    uses_reference: ClassVar[bool] = True
 
     step: float | None = None
     relative: float | None = None
