@@ -154,10 +154,10 @@ def apply(
         if manifest is None or arrays is None:
             raise ManifestError("manifest", "the downlink starts without a model")
         before = arrays
+        if update.kind is Kind.MODEL and held is not None and held.version + 1 == update.sequence:
+            before = to_numpy(held.model)
         arrays = apply_frames(manifest, arrays, update.frames, change=update.kind is Kind.DELTA)
-        change = {}
-        if keep_change and update.kind is Kind.DELTA:
-            change = difference(manifest, arrays, before)
+        change = difference(manifest, arrays, before) if keep_change and before else {}
         manifest.match(arrays)
         digest = model_digest(manifest, arrays)
         if digest != update.result:

@@ -56,7 +56,7 @@ class Broadcast:
         whole: a lossless codec, for clients whose version is too far back.
         seed: root of the generators of stochastic codecs.
         keep_change: whether ``change`` is set, what led from the version before to this one as
-            clients know it: empty for the first version and where models are sent.
+            clients know it: empty for the first version.
     """
 
     def __init__(
@@ -113,7 +113,7 @@ class Broadcast:
         if plan.lossless or not self.version:
             frames = self._model_frames(manifest, model, rng)
             held = apply_frames(manifest, {}, frames, change=False)
-            self.change = {}
+            self._follow(manifest, held)
             self._advance(manifest, held)
             self._model = self._pack(Kind.MODEL, frames, b"", with_manifest=True)
         else:
@@ -122,7 +122,7 @@ class Broadcast:
             self._warm = warmth(manifest, frames)
             base = self.digest
             held = apply_frames(manifest, self.held, frames, change=True)
-            self.change = difference(manifest, held, self.held) if self._keep_change else {}
+            self._follow(manifest, held)
             self._advance(manifest, held)
             self._changes.append(self._pack(Kind.DELTA, frames, base))
             # Beyond the size of a model, sending one is shorter than the chain.
@@ -182,6 +182,10 @@ class Broadcast:
 
     def _since(self, version: int) -> list[Packed]:
         return [change for change in self._changes if change.version > version]
+
+    def _follow(self, manifest: Manifest, held: Arrays) -> None:
+        if self._keep_change and self.held:
+            self.change = difference(manifest, held, self.held)
 
     def _advance(self, manifest: Manifest, held: Arrays) -> None:
         self._manifest = manifest

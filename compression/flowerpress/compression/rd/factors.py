@@ -86,14 +86,17 @@ def sketch(x: Matrix, rank: int, start: Matrix | None) -> Sketch:
     probe = np.random.default_rng(0).standard_normal((n, k), dtype=np.float32)
     if start is not None:
         few = min(k, len(start))
-        probe[:, :few] = start[:few].T
+        lengths = np.sqrt((start[:few] ** 2).sum(axis=1, keepdims=True)) + np.float32(1e-30)
+        probe[:, :few] = (start[:few] / lengths).T * np.float32(n**0.5)
     basis = _orthonormal(x @ probe)
     for _ in range(_POWER):
         basis = _orthonormal(x @ _orthonormal(x.T @ basis))
     core = basis.T @ x
     values, turn = np.linalg.eigh((core @ core.T).astype(np.float64))
     order = np.argsort(values)[::-1][:rank]
-    values = np.sqrt(np.maximum(values[order], 1e-30)).astype(np.float32)
+    # What is left of a matrix of lower rank is rounding.
+    order = order[values[order] > 1e-10 * values.max()]
+    values = np.sqrt(values[order]).astype(np.float32)
     turn = turn[:, order].astype(np.float32)
     return Sketch(basis @ turn, values, (core.T @ turn) / values)
 

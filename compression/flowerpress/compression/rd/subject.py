@@ -89,7 +89,7 @@ class Subject:
 
     def forecast(self, step: float) -> Forecast:
         """Return about what a body for a whole step of ``step`` costs."""
-        if not self.values.size:
+        if not self.largest:
             return Forecast(0, 0.0, 0.0, 0.0)
         nothing = Forecast(0, self.energy / step**2, self.energy / step**2, 0.0)
         found = self._looks[0].profile(_FIRST).forecast(step)
