@@ -156,6 +156,7 @@ def apply(
         before = arrays
         if update.kind is Kind.MODEL and held is not None and held.version + 1 == update.sequence:
             before = to_numpy(held.model)
+            before = before if Manifest.of(before) == manifest else None
         arrays = apply_frames(manifest, arrays, update.frames, change=update.kind is Kind.DELTA)
         change = difference(manifest, arrays, before) if keep_change and before else {}
         manifest.match(arrays)
