@@ -155,11 +155,11 @@ def apply(
             raise ManifestError("manifest", "the downlink starts without a model")
         before = arrays
         if update.kind is Kind.MODEL and held is not None and held.version + 1 == update.sequence:
-            before = to_numpy(held.model)
-            before = before if Manifest.of(before) == manifest else None
+            own = to_numpy(held.model)
+            before = own if Manifest.of(own) == manifest else {}
         arrays = apply_frames(manifest, arrays, update.frames, change=update.kind is Kind.DELTA)
-        change = difference(manifest, arrays, before) if keep_change and before else {}
         manifest.match(arrays)
+        change = difference(manifest, arrays, before) if keep_change and before else {}
         digest = model_digest(manifest, arrays)
         if digest != update.result:
             raise SequenceError("result", "the model after the downlink is not the server's")
