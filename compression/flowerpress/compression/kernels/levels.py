@@ -406,9 +406,24 @@ def decode_plane(
                 x = states[lane]
                 slot = x & np.uint64(32767)
                 table = c * np.uint64(32)
-                symbol = np.uint64(slot >= np.uint64(first[table + one])) + np.uint64(
-                    slot >= np.uint64(first[table + two])
-                )
+                stop = np.uint64(first[table + one])
+                e += one
+                slow = min(i, three) * np.uint64(2048) if base == zero else np.uint64(6144)
+                fast = min(j, three) * np.uint64(2048) if base == zero else np.uint64(6144)
+                if slot < stop and not plain:
+                    # Level 0, most of the time.
+                    counts[c * sixteen] += np.uint32(16)
+                    x = stop * (x >> fifteen) + slot
+                    if x < renew and pos < available:
+                        x = x << sixteen | np.uint64(words[pos])
+                        pos += one
+                    states[lane] = x
+                    state[r] = trellis[s << one]
+                    above[j] = follow[slow + a * eight]
+                    left[r] = follow[fast + b * eight]
+                    out[i, j] = 0
+                    continue
+                symbol = np.uint64(slot >= stop) + np.uint64(slot >= np.uint64(first[table + two]))
                 if slot >= np.uint64(first[table + three]):
                     more = zero
                     for k in range(three, np.uint64(9)):
@@ -419,11 +434,10 @@ def decode_plane(
                 at = np.uint64(first[table + symbol])
                 counts[c * sixteen + symbol] += np.uint32(16)
                 x = (np.uint64(first[table + symbol + one]) - at) * (x >> fifteen) + slot - at
-                refill = (x < renew) & (pos < available)
-                x = x << sixteen | np.uint64(words[pos]) if refill else x
-                pos += np.uint64(refill)
+                if x < renew and pos < available:
+                    x = x << sixteen | np.uint64(words[pos])
+                    pos += one
                 states[lane] = x
-                e += one
                 size = (symbol + one) >> one
                 high = size
                 negative = ((symbol & one) == one) == flip
@@ -440,8 +454,6 @@ def decode_plane(
                     high = min(high, np.uint64(7))
 
                 state[r] = trellis[(s << one) + (size & one)]
-                slow = min(i, three) * np.uint64(2048) if base == zero else np.uint64(6144)
-                fast = min(j, three) * np.uint64(2048) if base == zero else np.uint64(6144)
                 above[j] = follow[slow + a * eight + high]
                 left[r] = follow[fast + b * eight + high]
                 point = np.int32((size << one) - (q & np.uint64(size > zero)))

@@ -24,7 +24,6 @@ __all__ = [
 MOST_RANKS = 64
 
 _OVERSAMPLING = 4
-_POWER = 1
 
 Matrix = NDArray[np.float32]
 
@@ -79,7 +78,7 @@ def sketch(x: Matrix, rank: int, start: Matrix | None) -> Sketch:
 
     A randomized range finder with one power iteration (Halko, Martinsson and Tropp, SIAM Review
     53(2), 2011, algorithm 4.4). The random matrix is always the same: it decides about nothing but
-    how well the factors fit, and those are sent.
+    how well the factors fit, and they are sent. Rows of ``start`` stand in for random ones.
     """
     m, n = x.shape
     k = min(rank + _OVERSAMPLING, m, n)
@@ -89,8 +88,7 @@ def sketch(x: Matrix, rank: int, start: Matrix | None) -> Sketch:
         lengths = np.sqrt((start[:few] ** 2).sum(axis=1, keepdims=True)) + np.float32(1e-30)
         probe[:, :few] = (start[:few] / lengths).T * np.float32(n**0.5)
     basis = _orthonormal(x @ probe)
-    for _ in range(_POWER):
-        basis = _orthonormal(x @ _orthonormal(x.T @ basis))
+    basis = _orthonormal(x @ (x.T @ basis))
     core = basis.T @ x
     values, turn = np.linalg.eigh((core @ core.T).astype(np.float64))
     order = np.argsort(values)[::-1][:rank]

@@ -13,7 +13,7 @@ from flowerpress.compression.rd.quantize import LAMBDA, bits, price
 __all__ = ["Forecast", "Profile", "profile"]
 
 _RANKS = (0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 12, 14, 16, 20, 24, 28, 32, 40, 48, 56, 64)
-_SAMPLE = 1 << 14
+_SAMPLE = 1 << 13
 _SEGMENT = 32
 _SIDE_BITS = 10.0
 

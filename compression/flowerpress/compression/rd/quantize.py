@@ -16,7 +16,7 @@ LAMBDA = 0.09
 """Squared steps that one bit is worth: the slope of the rate-distortion curve of trellis-coded
 quantization at all but the lowest rates, 2 ln 2 D with D = 0.065 squared steps."""
 
-_SAMPLE = 1 << 14
+_SAMPLE = 1 << 13
 _WEIGHT = 24.0
 _SCALES = 64
 

@@ -34,7 +34,7 @@ _FIRST = 16
 _PROMISING = 6
 _REST_BITS = 16
 _SIDE_BITS = 100
-_SAMPLE = 1 << 17
+_SAMPLE = 1 << 15
 _NOTHING = 0.5
 
 Matrix = NDArray[np.float32]
@@ -100,6 +100,8 @@ class Subject:
 
     def _best(self, step: float) -> tuple[_Look, int, Sketch | None]:
         """Return the best look, the best rank, and the singular triples that it is of."""
+        if len(self._looks) == 1 and min(self._looks[0].shape) < 2:
+            return self._looks[0], 0, None
         forecasts = [look.profile(_FIRST).forecast(step) for look in self._looks]
         index = min(range(len(forecasts)), key=lambda i: forecasts[i].price)
         look, found = self._looks[index], forecasts[index]
