@@ -74,7 +74,12 @@ def _usage(text: str, known: Mapping[str, type[T]]) -> str:
     return f"; write {name}({', '.join(f'{f.name}={f.default}' for f in fields)})"
 
 
-def _parse(value: str, kind: str, what: str) -> int | float | str:
+def _parse(value: str, kind: str, what: str) -> int | float | str | bool:
+    kind = kind.removesuffix(" | None")
+    if kind == "bool":
+        if value.lower() not in _TRUTH:
+            raise ConfigError(f"{what} is {value!r}; it must be true or false")
+        return _TRUTH[value.lower()]
     try:
         if kind == "str":
             return value
@@ -83,3 +88,6 @@ def _parse(value: str, kind: str, what: str) -> int | float | str:
         raise ConfigError(
             f"{what} is {value!r}; it must be {'an integer' if kind == 'int' else 'a number'}"
         ) from None
+
+
+_TRUTH = {"true": True, "false": False}

@@ -19,14 +19,15 @@ from flowerpress.compression.rd.subject import Subject
 from flowerpress.compression.spec import TensorSpec
 from flowerpress.compression.wire import Writer
 
-__all__ = ["Budget", "Controlled"]
+__all__ = ["LARGEST_STEP", "Budget", "Controlled", "Try", "settle"]
+
+LARGEST_STEP = 1e30
 
 _FREE = 2
 _MOST_PASSES = 5
 _TOLERANCE = 0.015
 _AIM = 0.993  # of a budget: what is over it is of no use
 _NEAR = 1.2
-_LARGEST_STEP = 1e30
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ class Budget:
         if sum(value is not None for value in given) != 1:
             raise ConfigError("give exactly one of step, relative, max_nmse and target_bytes")
         for name, value in (("step", self.step), ("relative", self.relative)):
-            if value is not None and not SMALLEST_STEP <= value <= _LARGEST_STEP:
+            if value is not None and not SMALLEST_STEP <= value <= LARGEST_STEP:
                 raise ConfigError(f"{name} is {value}; it must be positive")
         if self.max_nmse is not None and not 0 < self.max_nmse < 1:
             raise ConfigError(f"max_nmse is {self.max_nmse}; it must be above 0 and below 1")
@@ -58,7 +59,7 @@ class Budget:
 
 
 @dataclass(frozen=True)
-class _Try:
+class Try:
     """All tensors coded with one step. ``value`` is what the budget is about."""
 
     step: float
@@ -99,8 +100,8 @@ class Controlled(Joint):
         if not rms:
             return [Coded(RateDistortion(1.0), b"") for _ in subjects]
 
-        def tried(step: float, like: float | None = None) -> _Try:
-            step = min(max(step, SMALLEST_STEP * 64), _LARGEST_STEP)
+        def tried(step: float, like: float | None = None) -> Try:
+            step = min(max(step, SMALLEST_STEP * 64), LARGEST_STEP)
             codecs = [RateDistortion(step * r) for r in relative]
             bodies = [
                 s.encode(c.step, like and like * r)
@@ -108,8 +109,8 @@ class Controlled(Joint):
             ]
             if self.budget.max_nmse is not None:
                 lost = sum(map(_lost, subjects, codecs, specs, bodies, contexts))
-                return _Try(step, lost / energy, bodies)
-            return _Try(step, _cost(codecs, bodies) + self.budget.overhead, bodies)
+                return Try(step, lost / energy, bodies)
+            return Try(step, _cost(codecs, bodies) + self.budget.overhead, bodies)
 
         def forecast(step: float) -> float:
             each = [s.forecast(step * r) for s, r in zip(subjects, relative, strict=True)]
@@ -125,10 +126,10 @@ class Controlled(Joint):
         else:
             target = self.budget.max_nmse or self.budget.target_bytes
             assert target is not None
-            found = _settle(tried, forecast, target, 1.3 if self.budget.max_nmse else -1.3)
+            found = settle(tried, forecast, target, 1.3 if self.budget.max_nmse else -1.3)
         return self._filled(found, relative)
 
-    def _filled(self, found: list[_Try], relative: list[float]) -> list[Coded]:
+    def _filled(self, found: list[Try], relative: list[float]) -> list[Coded]:
         """Return the first try, with bodies of a little finer one as far as the target allows."""
         base = found[0]
         codecs = [RateDistortion(base.step * r) for r in relative]
@@ -187,12 +188,12 @@ def _lost(subject: Subject, codec: Codec, spec: TensorSpec, body: bytes, context
     )
 
 
-def _settle(
-    tried: Callable[[float, float | None], _Try],
+def settle(
+    tried: Callable[[float, float | None], Try],
     forecast: Callable[[float], float],
     target: float,
     slope: float,
-) -> list[_Try]:
+) -> list[Try]:
     """Return tries, the first with a value of at most ``target`` and not much below.
 
     A forecast is cheap, and off by a factor that hardly depends on the step: two tries go where
@@ -200,7 +201,7 @@ def _settle(
     they change, and the secant method on logarithms does the rest; ``slope`` is its first guess.
     """
     aim = target * _AIM
-    free: list[_Try] = []
+    free: list[Try] = []
     factor = 1.0
     while len(free) < _FREE:
         free.append(tried(_solve(forecast, aim * factor), None))
@@ -228,17 +229,17 @@ def _settle(
     while best is None:
         coarser = tried(tries[-1].step * (0.7 if slope > 0 else 1.5), None)
         tries.append(coarser)
-        best = coarser if coarser.value <= target or coarser.step >= _LARGEST_STEP else None
+        best = coarser if coarser.value <= target or coarser.step >= LARGEST_STEP else None
     return [best, *(t for t in [*free, *tries] if t is not best)]
 
 
-def _distance(one: _Try, aim: float) -> float:
+def _distance(one: Try, aim: float) -> float:
     return abs(math.log(max(one.value, 1e-9) / aim))
 
 
 def _solve(forecast: Callable[[float], float], value: float) -> float:
     """Return the step with this forecast, by bisection: forecasts grow or fall with the step."""
-    low, high = math.log(SMALLEST_STEP) + 5, math.log(_LARGEST_STEP) - 5
+    low, high = math.log(SMALLEST_STEP) + 5, math.log(LARGEST_STEP) - 5
     rising = forecast(math.exp(high)) > forecast(math.exp(low))
     while high - low > 1e-3:
         middle = (low + high) / 2

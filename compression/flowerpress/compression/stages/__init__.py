@@ -25,6 +25,7 @@ from flowerpress.compression.stages.rows import LargestRows, Rows
 from flowerpress.compression.stages.single import Single
 from flowerpress.compression.stages.ternary import Ternary
 from flowerpress.compression.stages.topk import TopK
+from flowerpress.compression.stages.uniform import Uniform
 
 __all__ = [
     "STAGES",
@@ -53,6 +54,7 @@ __all__ = [
     "Ternary",
     "Threshold",
     "TopK",
+    "Uniform",
     "stage_class",
 ]
 
@@ -74,6 +76,7 @@ STAGES: tuple[type[Stage], ...] = (
     Rows,
     Eden,
     GroupCodebook,
+    Uniform,
 )
 
 _BY_TAG = {stage.tag: stage for stage in STAGES}
