@@ -99,6 +99,17 @@ def test_what_is_lost_is_what_the_table_says(run: Run, codec: str, most: float) 
     assert f"{size:,} bytes written to small.fpress" in said.out
 
 
+@pytest.mark.parametrize("codec", list(PRESETS))
+def test_any_codec_packs(run: Run, codec: str) -> None:
+    said = run("pack", "model.safetensors", "--codec", codec)
+    assert said.code == 0, said.err
+    assert run("unpack", "model.fpress", "-o", "back.safetensors").code == 0
+    back = load_file("back.safetensors")
+    assert {name: (t.dtype, t.shape) for name, t in back.items()} == {
+        name: (t.dtype, t.shape) for name, t in model().items()
+    }
+
+
 def test_inspect_shows_what_was_packed(run: Run) -> None:
     packed = rows(run("pack", "model.safetensors", "--codec", "int8", columns=120))
     said = run("inspect", "model.fpress", columns=120)
@@ -224,6 +235,8 @@ def test_damage_is_refused_and_leaves_nothing(run: Run) -> None:
         refused(run("unpack", "bad.fpress"))
         assert not Path("bad.safetensors").exists()
     refused(run("unpack", "missing.fpress"), "missing.fpress", "No such file")
+    refused(run("unpack", "."), "directory")
+    refused(run("inspect", "."), "directory")
 
 
 def test_an_update_is_unpacked_only_if_it_is_a_model(run: Run) -> None:
@@ -279,6 +292,8 @@ def test_a_bomb_is_refused_for_want_of_room(run: Run) -> None:
         (["none.safetensors"], ["holds no tensors"]),
         (["eighths.safetensors"], ["'w' has dtype F8_E4M3", "convert it to one of F64, F32"]),
         (["liar.npz"], ["liar.npz", "size"]),
+        (["."], ["is a folder", "such as eighths.safetensors"]),
+        (["model.pt"], ["pickles", "safetensors.torch.save_file"]),
         (["model.safetensors", "--codec", "int9"], ["unknown codec 'int9'", "'int8'"]),
         (["model.safetensors", "--codec", "int8", "--nmse", "1e-3"], ["--nmse", "int8", "rd"]),
         (["model.safetensors", "--codec", "none", "--bytes", "5k"], ["--bytes", "none", "rd"]),

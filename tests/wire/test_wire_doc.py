@@ -11,7 +11,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
+from safetensors.torch import load_file
 
 from flowerpress.compression import DTYPES, Manifest, TensorSpec, decode_frames
 from flowerpress.compression.coders.frequencies import KEPT
@@ -36,6 +38,7 @@ def _load(path: Path) -> ModuleType:
 
 STRANGER = _load(Path(__file__).parent / "stranger.py")
 UPDATES = sorted((ROOT / "tests" / "golden" / "updates").glob("*.fpu"))
+PACKED = sorted((ROOT / "tests" / "golden" / "checkpoints").glob("*.fpress"))
 CODED = sorted((ROOT / "tests" / "golden" / "coders").glob("*.json"))
 
 
@@ -80,6 +83,18 @@ def test_a_stranger_reads_the_golden_updates(path: Path) -> None:
     with np.load(path.with_suffix(".npz"), allow_pickle=False) as values:
         for i, array in enumerate(decoded.values()):
             assert array.tobytes() == values[f"{i:02}"].tobytes()
+
+
+@pytest.mark.parametrize("path", PACKED, ids=[path.stem for path in PACKED])
+def test_a_stranger_reads_the_golden_models(path: Path) -> None:
+    decoded = STRANGER.decode(path.read_bytes(), None)
+    expected = load_file(path.with_suffix(".safetensors"))
+    assert decoded.keys() == expected.keys()
+    for name, tensor in expected.items():
+        # torch turns bfloat16 into float32, which is how NumPy has to hold it.
+        wide = tensor.float() if tensor.dtype == torch.bfloat16 else tensor
+        np.testing.assert_array_equal(decoded[name], wide.numpy())
+        assert decoded[name].dtype == wide.numpy().dtype
 
 
 @pytest.mark.parametrize("path", CODED, ids=[path.stem for path in CODED])

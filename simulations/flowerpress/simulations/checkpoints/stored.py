@@ -24,6 +24,7 @@ from flowerpress.compression.bfloat16 import from_bits
 __all__ = ["NAMES", "Stored", "mapped", "opened"]
 
 INDEX = ".safetensors.index.json"
+_PICKLED = (".pt", ".pth", ".bin", ".ckpt")
 
 # What safetensors calls the dtypes that can be packed.
 NAMES = {
@@ -69,6 +70,13 @@ def opened(path: Path) -> Stored:
     Raises:
         ConfigError: missing, damaged, of another kind, or with tensors that cannot be packed.
     """
+    if path.is_dir():
+        raise ConfigError(f"{path}: is a folder; name a file in it{_candidates(path)}")
+    if path.suffix in _PICKLED:
+        raise ConfigError(
+            f"{path}: PyTorch's pickles are never loaded, as they may run code; save the model "
+            "with safetensors.torch.save_file"
+        )
     try:
         if path.name.endswith(INDEX):
             return _of_index(path)
@@ -84,6 +92,11 @@ def opened(path: Path) -> Stored:
     except (ValueError, KeyError, TypeError) as error:
         raise ConfigError(f"{path}: damaged, or holds more than tensors") from error
     raise ConfigError(f"{path}: neither an update nor tensors in .npz, .safetensors or *{INDEX}")
+
+
+def _candidates(folder: Path) -> str:
+    found = sorted(folder.glob(f"*{INDEX}")) or sorted(folder.glob("*.safetensors"))
+    return f", such as {found[0]}" if found else ""
 
 
 def mapped(path: Path) -> memoryview:

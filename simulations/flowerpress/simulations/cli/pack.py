@@ -67,9 +67,9 @@ def pack(
     if nmse is not None and size is not None:
         raise ConfigError("--nmse and --bytes: give one of them, the other follows")
     limit = None if size is None else _bytes(size)
+    stored = opened(file)
     stem = file.name.removesuffix(INDEX) if file.name.endswith(INDEX) else file.stem
     out = output or file.with_name(f"{stem}.fpress")
-    stored = opened(file)
     if not len(stored.manifest):
         raise ConfigError(f"{file}: holds no tensors")
     beside = _beside(stored.manifest, stored.metadata)
