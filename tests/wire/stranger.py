@@ -5,7 +5,9 @@ It uses NumPy for float formats, protobuf-free header parsing, and no code of fl
 
 from __future__ import annotations
 
+import functools
 import hashlib
+import itertools
 import math
 from typing import Any
 
@@ -126,8 +128,12 @@ def manifest_digest(specs: list[Spec]) -> bytes:
     return h.digest()[:8]
 
 
-def decode(blob: bytes, specs: list[Spec] | None) -> dict[str, NDArray[Any]]:
-    """Return the values of every frame by tensor name, and the header's fields under ``""``."""
+def decode(
+    blob: bytes,
+    specs: list[Spec] | None,
+    references: dict[str, NDArray[Any]] | None = None,
+) -> dict[str, NDArray[Any]]:
+    """Return the values of every frame by tensor name."""
     source = Bytes(blob)
     assert source.take(4) == b"FPU1"
     checksum = source.take(8)
@@ -147,7 +153,8 @@ def decode(blob: bytes, specs: list[Spec] | None) -> dict[str, NDArray[Any]]:
     out = {}
     for tensor, choice, length in zip(tensors, choices, lengths, strict=True):
         name, shape, dtype = specs[tensor]
-        flat = frame(Bytes(source.take(length)), header[11][choice], shape, dtype)
+        body, known = Bytes(source.take(length)), (references or {}).get(name)
+        flat = frame(body, header[11][choice], shape, dtype, known)
         own = nearest_bfloat16(flat) if dtype == "bfloat16" else flat.astype(dtype)
         out[name] = own.reshape(shape)
     assert source.rest() == b""
@@ -164,9 +171,19 @@ def nearest_bfloat16(values: NDArray[Any]) -> NDArray[np.float32]:
 # --- frames -----------------------------------------------------------------------------------
 
 
-def frame(body: Bytes, text: bytes, shape: tuple[int, ...], dtype: str) -> NDArray[Any]:
+def frame(
+    body: Bytes,
+    text: bytes,
+    shape: tuple[int, ...],
+    dtype: str,
+    reference: NDArray[Any] | None = None,
+) -> NDArray[Any]:
     recipe = Bytes(text)
     codec = recipe.varint()
+    if codec == 2:
+        step = recipe.f32(1)[0]
+        assert recipe.rest() == b""
+        return rate_distortion(body, step, shape, reference)
     if codec in (3, 4):
         form = recipe.varint(), recipe.take(1)[0], recipe.varint()
         out = np.zeros(shape, np.float32)
@@ -401,6 +418,361 @@ def positions(body: bytes, k: int, n: int) -> list[int]:
     where = [i for i in range(n) if body[i // 8] >> i % 8 & 1]
     assert len(where) == k
     return where
+
+
+# --- rate-distortion bodies -------------------------------------------------------------------
+
+Grid = list[list[int]]
+NEXT = (0, 2, 5, 7, 1, 3, 4, 6, 2, 0, 7, 5, 3, 1, 6, 4)
+SINGLE = np.float32
+NO_ROWS = np.zeros((0, 0), np.float32)
+
+
+def rate_distortion(
+    body: Bytes, step: np.float32, shape: tuple[int, ...], reference: NDArray[Any] | None
+) -> NDArray[Any]:
+    if not body.data:
+        return np.zeros(math.prod(shape), np.float32)
+    kind, coding = body.take(2)
+    view = kind & 3
+    if kind & 64:
+        step = body.f32(1)[0]
+    digest = body.take(4) if kind & 128 else None
+    all_rows, all_columns = view_shape(shape, view)
+    rows, columns = list(range(all_rows)), list(range(all_columns))
+    if kind & 16:
+        k = body.varint()
+        rows = positions(body.blob(), k, all_rows)
+    if kind & 32:
+        k = body.varint()
+        columns = positions(body.blob(), k, all_columns)
+    m, n = len(rows), len(columns)
+    exponents: list[int] = []
+    if kind & 4:
+        rank = body.varint()
+        exponents = [body.take(1)[0]]
+        halves = [half for pair in body.take(rank // 2) for half in (pair & 15, pair >> 4)]
+        for half in halves[: rank - 1]:
+            exponents.append(exponents[-1] - half)
+    shifts = [0] * 4
+    if kind & 8:
+        halves = [half for pair in body.take(2) for half in (pair & 15, pair >> 4)]
+        shifts = [half - 16 if half > 7 else half for half in halves]
+
+    left_basis, right_basis = NO_ROWS, NO_ROWS
+    if digest is not None:
+        assert reference is not None
+        known = reference.astype("<f4")
+        assert hashlib.sha256(known.tobytes()).digest()[:4] == digest
+        x = as_matrix(known, view)[rows][:, columns]
+        left_basis, right_basis = bases(x)
+    r = len(exponents)
+    sizes: dict[str, tuple[int, int]] = {}
+    if coding & 16:
+        sizes["left coordinates"] = r, len(left_basis)
+    if r:
+        sizes["left"] = r, m
+    if coding & 32:
+        sizes["right coordinates"] = r, len(right_basis)
+    if r:
+        sizes["right"] = r, n
+    if kind & 8:
+        sizes["rest"] = m, n
+    low = body.take(len(sizes)) if coding & 8 else bytes(len(sizes))
+    steps = Steps(body, coding & 3)
+    of_factors, of_rest = Contexts(12, True), Contexts(8, bool(coding & 4))
+    planes = {}
+    for (name, size), bits in zip(sizes.items(), low, strict=True):
+        model = of_rest if name == "rest" else of_factors
+        planes[name] = plane_of(steps, model, bits, *size)
+    steps.finish()
+
+    out = np.zeros((m, n), np.float32)
+    if r:
+        left = factor(planes["left"], planes.get("left coordinates"), left_basis)
+        right = factor(planes["right"], planes.get("right coordinates"), right_basis)
+        for v, e in enumerate(exponents):
+            scale = SINGLE(2.0 ** (-(e % 4) / 4)) * SINGLE(2.0 ** (1 - e // 4))
+            out = out + (left[v] * scale)[:, None] * right[v]
+    if "rest" in planes:
+        points = np.array(planes["rest"])
+        beyond = np.zeros(points.shape, np.float32)
+        for p, d in enumerate(shifts, 1):
+            beyond[np.abs(points) == p] = d / 32
+        out = out + (points.astype(np.float32) * SINGLE(0.5) + np.sign(points) * beyond).astype(
+            "f4"
+        )
+    whole = np.zeros((all_rows, all_columns), np.float32)
+    whole[np.ix_(rows, columns)] = out * step
+    return undone(whole, shape, view)
+
+
+def view_shape(shape: tuple[int, ...], view: int) -> tuple[int, int]:
+    if view > 1:
+        return math.prod(shape) // shape[1], shape[1]
+    size = math.prod(shape)
+    if len(shape) > 1:
+        flat = shape[0], size // shape[0]
+    else:
+        rows = 1
+        if size >= 16384:
+            rows = next(rows for rows in (64, 32, 16, 8, 4, 2, 1) if size % rows == 0)
+        flat = rows, size // rows
+    return flat if view == 0 else (flat[1], flat[0])
+
+
+def cosine(extent: int) -> NDArray[np.float32]:
+    out = np.zeros((extent, extent), np.float32)
+    for f in range(extent):
+        for p in range(extent):
+            weight = math.sqrt(2 / extent) * math.cos(math.pi * (2 * p + 1) * f / (2 * extent))
+            out[f, p] = round((weight / math.sqrt(2) if f == 0 else weight) * 2**20) / 2**20
+    return out
+
+
+def along(x: NDArray[Any], axis: int, weights: NDArray[Any]) -> NDArray[Any]:
+    """Sum over the axis: new[.., a, ..] = sum of weights[a][b] old[.., b, ..]."""
+    x = np.moveaxis(x, axis, 0)
+    out = []
+    for row in weights:
+        total = row[0] * x[0]
+        for b in range(1, len(row)):
+            total = total + row[b] * x[b]
+        out.append(total)
+    return np.moveaxis(np.stack(out), 0, axis)
+
+
+def as_matrix(x: NDArray[Any], view: int) -> NDArray[Any]:
+    rows, columns = view_shape(x.shape, view)
+    if view < 2:
+        return x.reshape(rows, columns) if view == 0 else x.reshape(columns, rows).T
+    places = x.transpose(*range(2, x.ndim), 0, 1)
+    for axis, extent in enumerate(x.shape[2:]):
+        if view == 3 and extent > 1:
+            places = along(places, axis, cosine(extent))
+    return places.reshape(rows, columns)
+
+
+def undone(values: NDArray[Any], shape: tuple[int, ...], view: int) -> NDArray[Any]:
+    if view < 2:
+        return (values if view == 0 else values.T).reshape(-1)
+    places = values.reshape(*shape[2:], *shape[:2])
+    for axis, extent in enumerate(shape[2:]):
+        if view == 3 and extent > 1:
+            places = along(places, axis, cosine(extent).T)
+    return np.moveaxis(places, (-2, -1), (0, 1)).reshape(-1)
+
+
+def averages() -> list[int]:
+    """V: the averages of all bytes, exactly."""
+    out = [0]
+    for s in range(238):
+        # The largest integer v with v**20 <= 2**(s + 480).
+        low, high = 1 << 24 + s // 20, 1 << 25 + s // 20
+        while high - low > 1:
+            middle = (low + high) // 2
+            low, high = (middle, high) if middle**20 <= 1 << (s + 480) else (low, middle)
+        out.append(low)
+    return out
+
+
+AVERAGES = averages()
+MIDDLES = [(a + b) // 2 for a, b in itertools.pairwise(AVERAGES)]
+
+
+@functools.cache
+def follow(t: int, s: int, h: int) -> int:
+    v = AVERAGES[s] + ((512 * h * 2**24 - AVERAGES[s]) >> (t + 1))
+    return sum(middle <= v for middle in MIDDLES)
+
+
+@functools.cache
+def scale_of(weight: int, a: int, b: int) -> int:
+    above, left = (AVERAGES[min(4 * (x >> 2) + 2, 238) if x >> 2 else 1] for x in (a, b))
+    both = (weight * left + (16 - weight) * above) >> 4
+    return (logarithm(above) + logarithm(left) + 2 * logarithm(both) + 2) >> 2
+
+
+def logarithm(v: int) -> int:
+    return ((v >> 24) ** 2).bit_length()
+
+
+def first_counts(scale: int, u: int) -> list[int]:
+    mu = 1 << 19
+    if scale:
+        w, x = divmod(2 * scale - 1, 4)
+        mu = math.isqrt(math.isqrt(1 << (x + 160))) * 2 ** (21 + w) // 2**40
+    one = 1 << 30
+    t = (math.isqrt(one * one + mu * mu) - one) * one // mu
+    p = (one - t) * one // (one + t)
+    out = [max(1, 320 * p // one)]
+    for _ in range(7):
+        p = p * t // one
+        g = p * (0, 2, 5)[u] // 16
+        out += [max(1, 320 * (p + g) // one), max(1, 320 * (p - g) // one)]
+    last = (2 * p * t // one) * one // (one - t)
+    return [*out, max(1, 320 * last // one)]
+
+
+class Contexts:
+    def __init__(self, weight: int, signs: bool) -> None:
+        self.weight, self.signs, self.seen, self.due = weight, signs, 0, 64
+        keys = itertools.product(range(2), range(25), range(3))
+        self.counts = {key: first_counts(*key[1:]) for key in keys}
+        self.frequencies: dict[tuple[int, int, int], list[int]] = {}
+        self.fresh = set(self.counts)
+        self.refresh()
+
+    def refresh(self) -> None:
+        for key in self.fresh:
+            counts = self.counts[key]
+            if sum(counts) > 1 << 17:
+                counts[:] = [(count + 1) // 2 for count in counts]
+            total = sum(counts)
+            f = [1 + 32752 * count // total for count in counts]
+            f[counts.index(max(counts))] += 32768 - sum(f)
+            self.frequencies[key] = f
+        self.fresh.clear()
+
+
+class Steps:
+    """The interleaved coder, one step at a time."""
+
+    def __init__(self, body: Bytes, lanes: int) -> None:
+        if lanes:
+            self.states = [int.from_bytes(body.take(6), "little") for _ in range(1 << lanes)]
+        else:
+            self.states = [body.varint()]
+        self.words = np.frombuffer(body.rest(), "<u2").tolist()
+        self.word = self.step = 0
+
+    def advance(self, start: int, frequency: int) -> None:
+        lane = self.step % len(self.states)
+        x = frequency * (self.states[lane] >> 15) + self.states[lane] % 32768 - start
+        if x < 1 << 32 and self.word < len(self.words):
+            x = 65536 * x + self.words[self.word]
+            self.word += 1
+        self.states[lane] = x
+        self.step += 1
+
+    def slot(self) -> int:
+        return self.states[self.step % len(self.states)] % 32768
+
+    def symbol(self, frequencies: list[int]) -> int:
+        slot, start, y = self.slot(), 0, 0
+        while slot >= start + frequencies[y]:
+            start += frequencies[y]
+            y += 1
+        self.advance(start, frequencies[y])
+        return y
+
+    def plain(self, bits: int) -> int:
+        value = 0
+        while bits:
+            c = min(bits, 15)
+            part = self.slot() >> (15 - c)
+            self.advance(part << (15 - c), 1 << (15 - c))
+            value, bits = value << c | part, bits - c
+        return value
+
+    def finish(self) -> None:
+        assert self.word == len(self.words)
+        assert set(self.states) == {0 if len(self.states) == 1 else 1 << 32}
+
+
+def plane_of(steps: Steps, model: Contexts, low: int, m: int, n: int) -> Grid:
+    out = [[0] * n for _ in range(m)]
+    above, leaning, left = [0] * n, [0] * n, [0] * 8
+    for base in range(0, m, 8):
+        band = min(8, m - base)
+        state, tilt = [0] * band, [0] * band
+        for t in range(n + band - 1):
+            for r in range(band):
+                i, j = base + r, t - r
+                if not 0 <= j < n:
+                    continue
+                a, b, q = above[j], left[r], state[r] & 1
+                u, expected = 0, 1
+                if model.signs:
+                    lean = leaning[j] + tilt[r]
+                    u = 0 if abs(lean) <= 6 else 1 if abs(lean) <= 24 else 2
+                    expected = -1 if lean < 0 else 1
+                key = q, scale_of(model.weight, a if i else b, b), u
+                y = steps.symbol(model.frequencies[key])
+                model.counts[key][y] += 16
+                model.fresh.add(key)
+                h, sign = (y + 1) // 2, expected if y % 2 else -expected
+                if y == 15:
+                    e = steps.plain(3)
+                    e += steps.plain(5) if e == 7 else 0
+                    assert e <= 30
+                    h = 7 + 2**e + steps.plain(e)
+                tail = steps.plain(low)
+                if y == 15 or (h == 0 and tail > 0):
+                    sign = -1 if steps.plain(1) else 1
+                k = h * 2**low + tail
+                assert k < 1 << 30
+                out[i][j] = sign * (2 * k - q) if k else 0
+                state[r] = NEXT[2 * state[r] + k % 2]
+                above[j] = follow(min(i, 3), a, min(h, 7))
+                left[r] = follow(min(j, 3) if base == 0 else 3, b, min(h, 7))
+                if model.signs and k:
+                    leaning[j] += (64 * sign - leaning[j]) >> 3
+                    tilt[r] += (64 * sign - tilt[r]) >> 3
+                model.seen += 1
+            if model.seen >= model.due:
+                model.refresh()
+                model.due = model.seen + min(model.seen, 32768)
+    return out
+
+
+def factor(points: Grid, coordinates: Grid | None, basis: NDArray[Any]) -> NDArray[Any]:
+    own: NDArray[Any] = np.array(points).astype(np.float32) * SINGLE(0.5)
+    if coordinates is None:
+        return own
+    half = np.array(coordinates).astype(np.float32) * SINGLE(0.5)
+    return product(half, basis) + own
+
+
+def product(a: NDArray[Any], b: NDArray[Any]) -> NDArray[Any]:
+    out = np.zeros((len(a), b.shape[1]), np.float32)
+    for v in range(len(b)):
+        out = out + a[:, v : v + 1] * b[v]
+    return out
+
+
+def bases(x: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+    m, n = x.shape
+    k = min(16, m, n)
+    assert k >= 2
+    x = x / np.abs(x).max()
+    signs = [[1 if number(0, m * a + i) >> 63 else -1 for i in range(m)] for a in range(k)]
+    right = product(np.array(signs, np.float32), x)
+    for _ in range(2):
+        left = orthonormal(product(orthonormal(right), x.T))
+        right = product(left, x)
+    return left, orthonormal(right)
+
+
+def orthonormal(rows: NDArray[Any]) -> NDArray[Any]:
+    done: list[NDArray[Any]] = []
+    for row in rows:
+        y = row.astype(np.float64)
+        before = inner(y, y)
+        for _ in range(2):
+            for u in done:
+                y = y - inner(y, u.astype(np.float64)) * u.astype(np.float64)
+        after = inner(y, y)
+        enough = after > 1e-10 * before and after > 0
+        done.append((y * (1 / math.sqrt(after) if enough else 0.0)).astype(np.float32))
+    return np.stack(done)
+
+
+def inner(a: NDArray[Any], b: NDArray[Any]) -> float:
+    total = 0.0
+    for product in (a * b).tolist():
+        total += product
+    return total
 
 
 # --- coders -----------------------------------------------------------------------------------
