@@ -731,7 +731,8 @@ def factor(points: Grid, coordinates: Grid | None, basis: NDArray[Any]) -> NDArr
     if coordinates is None:
         return own
     half = np.array(coordinates).astype(np.float32) * SINGLE(0.5)
-    return product(half, basis) + own
+    out: NDArray[Any] = product(half, basis) + own
+    return out
 
 
 def product(a: NDArray[Any], b: NDArray[Any]) -> NDArray[Any]:
