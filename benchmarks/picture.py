@@ -21,7 +21,7 @@ Curves = Mapping[str, Sequence[Point]]
 
 
 def draw(file: Path, panels: Mapping[str, Curves], references: Mapping[str, Curves]) -> None:
-    """Write a PNG. ``panels``: update -> codec -> points; several points make a line.
+    """Write a PNG. ``panels``: update -> codec -> points; a codec's settings make one line.
 
     ``references`` are drawn dashed, where the update has some. What loses next to nothing would
     only squeeze the rest and is left out.
@@ -30,7 +30,7 @@ def draw(file: Path, panels: Mapping[str, Curves], references: Mapping[str, Curv
         raise SystemExit("pictures need matplotlib; run: pip install 'flowerpress[simulation]'")
     from matplotlib.figure import Figure
 
-    columns = min(_COLUMNS, len(panels))
+    columns = min(2 if len(panels) == 4 else _COLUMNS, len(panels))
     rows = -(-len(panels) // columns)
     figure = Figure((columns * _PANEL[0], rows * _PANEL[1]), layout="constrained")
     grid = figure.subplots(rows, columns, squeeze=False)
@@ -39,7 +39,7 @@ def draw(file: Path, panels: Mapping[str, Curves], references: Mapping[str, Curv
         axes.set(xscale="log", yscale="log", xlabel="NMSE", ylabel="bits/param")
         axes.set_title(update, fontsize=9)
         axes.grid(True, which="both", alpha=0.2)
-        for codec, points in curves.items():
+        for codec, points in _families(curves).items():
             style = styles.setdefault(codec, _style(len(styles)))
             _line(axes, points, label=codec, **style)
         for number, (label, points) in enumerate(references.get(update, {}).items()):
@@ -54,6 +54,15 @@ def draw(file: Path, panels: Mapping[str, Curves], references: Mapping[str, Curv
         names.values(), names.keys(), loc="outside lower center", ncols=2 * columns, fontsize=7
     )
     figure.savefig(file, dpi=110)
+
+
+def _families(curves: Curves) -> Curves:
+    """Return the points of all settings of each codec together, by error."""
+    out: dict[str, list[Point]] = {}
+    for codec, points in curves.items():
+        name = codec.partition("(")[0] + (" (fast)" if "fast=true" in codec else "")
+        out.setdefault(name, []).extend(points)
+    return {name: sorted(points, key=lambda p: p.nmse) for name, points in out.items()}
 
 
 def _style(index: int) -> dict[str, Any]:
