@@ -19,6 +19,7 @@ import pytest
 HERE = Path(__file__).parent
 UPDATES = sorted((HERE / "updates").glob("*.fpu"))
 MODELS = sorted((HERE / "checkpoints").glob("*.fpress"))
+BODIES = sorted((HERE / "rd").glob("*.json"))
 
 # Several decode at once, too: a server decodes its clients' updates in threads.
 DECODER = """
@@ -35,11 +36,14 @@ def script(path):
 
 here = Path(sys.argv[1])
 updates, models = script(here / "updates" / "write.py"), script(here / "checkpoints" / "write.py")
+bodies = script(here / "rd" / "write.py")
 
 def decoded(path):
     blob = path.read_bytes()
     if path.suffix == ".fpress":
         return sha256(models.decode(blob)).hexdigest()
+    if path.suffix == ".json":
+        return bodies.digest(bodies.decode(json.loads(blob), path.stem))
     arrays = updates.decode(blob, path.stem).values()
     return sha256(b"".join(array.tobytes() for array in arrays)).hexdigest()
 
@@ -64,13 +68,15 @@ def expected() -> dict[str, str]:
         found[path.name] = sha256(data).hexdigest()
     for path in MODELS:
         found[path.name] = sha256(path.with_suffix(".safetensors").read_bytes()).hexdigest()
+    for path in BODIES:
+        found[path.name] = json.loads(path.read_text())["sha256"]
     return found
 
 
 @pytest.mark.parametrize("case", SETTINGS)
 def test_another_process_decodes_the_same_bytes(case: str, tmp_path: Path) -> None:
     done = subprocess.run(
-        [sys.executable, "-c", DECODER, str(HERE), *map(str, [*UPDATES, *MODELS])],
+        [sys.executable, "-c", DECODER, str(HERE), *map(str, [*UPDATES, *MODELS, *BODIES])],
         cwd=tmp_path,
         env={**os.environ, **SETTINGS[case]},
         capture_output=True,

@@ -415,7 +415,7 @@ def test_adding_is_adding_all_elements(
     spec, codec = TensorSpec("w", x.shape), RateDistortion(step)
     got = codec.decode(memoryview(codec.encode(x, spec, Context())), spec)
     for dtype in (np.float32, np.float64):
-        total = np.random.default_rng(1).standard_normal(x.size).astype(dtype)
+        total: NDArray[Any] = np.random.default_rng(1).standard_normal(x.size).astype(dtype)
         values: NDArray[Any] = got.dense().astype(dtype)
         want = total + values * dtype(weight)
         got.add_to(total, weight)

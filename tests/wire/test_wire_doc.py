@@ -75,10 +75,12 @@ def test_a_stranger_reads_the_worked_example() -> None:
 
 @pytest.mark.parametrize("path", UPDATES, ids=[path.stem for path in UPDATES])
 def test_a_stranger_reads_the_golden_updates(path: Path) -> None:
-    model = _load(path.parent / "write.py").model()
+    write = _load(path.parent / "write.py")
+    model, references = write.model(), write.references(path.stem)
     specs = [(spec.name, spec.shape, spec.dtype) for spec in Manifest.of(model).specs]
     header = pb.UpdateHeader.FromString(STRANGER.Bytes(path.read_bytes()[12:]).blob())
-    decoded = STRANGER.decode(path.read_bytes(), None if header.HasField("manifest") else specs)
+    known = None if header.HasField("manifest") else specs
+    decoded = STRANGER.decode(path.read_bytes(), known, references)
     assert list(decoded) == list(model)
     with np.load(path.with_suffix(".npz"), allow_pickle=False) as values:
         for i, array in enumerate(decoded.values()):

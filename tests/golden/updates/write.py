@@ -61,6 +61,10 @@ CASES = {
     "compeft": "compeft(density=0.2, alpha=1.5)",
     "sparseloco": "sparseloco(k=6, chunk=64)",
     "int8-golomb": "int8(coder=golomb)",
+    "rd": "rd(step=0.3)",
+    "rd-fine": "rd(step=0.004)",
+    "rd-budget": "rd(target_bytes=700)",
+    "rd-reference": "rd(step=0.3)",
 }
 # Their bytes depend on another library: its compressor, its stream of random numbers, the order in
 # which it adds up products. They must decode, and need not be written the same way again.
@@ -74,6 +78,10 @@ NOT_OURS = (
     "powersgd-float32",
     "lowrank",
     "randomk",
+    "rd",
+    "rd-fine",
+    "rd-budget",
+    "rd-reference",
 )
 
 
