@@ -152,7 +152,7 @@ def test_defaults() -> None:
         "rowsparse": "rows that are not zero > fp16 > rans",
         "structured": "largest 10% of rows > fp16 > rans",
         "efsign": "ternary > pack",
-        "compeft": "top-k 5% > signs of 1 deviations > pack",
+        "compeft": "top-k 5% > signs of 2.5 deviations > pack",
         "sparseloco": "top 64 of each 4096 > 4-means > rans",
         "codebook": "16-means > rans",
         "eden": "eden 2 bits > rans",

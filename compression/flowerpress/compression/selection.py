@@ -93,7 +93,7 @@ class TaskVector(Pipeline):
     followed by ``ternary``.
     """
 
-    def __init__(self, density: float = 0.05, alpha: float = 1.0, positions: str = "smallest"):
+    def __init__(self, density: float = 0.05, alpha: float = 2.5, positions: str = "smallest"):
         if not (alpha > 0 and math.isfinite(alpha)):
             raise ConfigError(f"alpha is {alpha}; it must be above 0, and finite")
         super().__init__([TopK(density, positions), Ternary()], "pack")

@@ -36,11 +36,12 @@ class ComPeft(Preset):
     """``compeft``: top-k, its signs times alpha standard deviations of everything.
 
     ComPEFT, Yadav et al., arXiv:2311.13171, section 2.2. ``scope=global`` takes the update as one
-    task vector, as the paper does; ``scope=tensor`` takes every tensor for itself.
+    task vector, as the paper does; ``scope=tensor`` takes every tensor for itself. ``alpha`` is by
+    default where the magnitude meets the kept values; the paper tunes it on validation data.
     """
 
     density: float = 0.05
-    alpha: float = 1.0
+    alpha: float = 2.5
     scope: str = "global"
     positions: str = "smallest"
 
