@@ -53,17 +53,12 @@ def search(
     none = np.float32(0)
     for base in range(0, m, 16):
         lanes = min(16, m - base)
-        largest = none
         scale = np.int64(0)
         for lane in range(lanes):
             row = order[base + lane]
             scale += rows[row]
             for j in range(n):
-                a = x[row, j]
-                size[j * 16 + lane] = a
-                largest = max(largest, abs(a))
-        if largest < half:
-            continue
+                size[j * 16 + lane] = x[row, j]
         for lane in range(lanes, 16):
             for j in range(n):
                 size[j * 16 + lane] = none
@@ -176,15 +171,25 @@ def search(
 
 @jit
 def magnitudes(
-    x: NDArray[np.float32], rows: NDArray[np.float32], columns: NDArray[np.float32]
+    x: NDArray[np.float32],
+    rows: NDArray[np.float32],
+    columns: NDArray[np.float32],
+    peaks: NDArray[np.float32],
 ) -> None:
     """Add the magnitudes of ``x`` (m, n) in whole steps to their ``rows`` and ``columns``.
 
-    What is a little below one half becomes zero, since that is what it is likely to get.
+    What is a little below one half becomes zero, since that is what it is likely to get. ``peaks``
+    (m,) receives the largest magnitude of each row, not rounded.
     """
     m, n = x.shape
     whole = np.empty(n, np.float32)
     for i in range(m):
+        peak = np.float32(0)
+        for j in range(n):
+            peak = max(peak, abs(x[i, j]))
+        peaks[i] = peak
+        if peak + np.float32(0.4) < np.float32(1):
+            continue
         for j in range(n):
             whole[j] = np.floor(abs(x[i, j]) + np.float32(0.4))
             columns[j] += whole[j]

@@ -13,7 +13,7 @@ from flowerpress.compression.rd.quantize import LAMBDA, bits, price
 __all__ = ["Forecast", "Profile", "profile"]
 
 _RANKS = (0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 12, 14, 16, 20, 24, 28, 32, 40, 48, 56, 64)
-_SAMPLE = 1 << 13
+_SAMPLE = 1 << 14
 _SEGMENT = 32
 _SIDE_BITS = 10.0
 
@@ -63,14 +63,13 @@ class Profile:
 def profile(x: Matrix, parts: Sketch | None) -> Profile:
     """Return the profile of ``x`` (m, n) with the singular triples ``parts``, in its units."""
     m, n = x.shape
-    few = max(1, min(m, _SAMPLE // n))
-    some = np.linspace(0, m - 1, few).astype(np.intp)
+    some, each = _sample(x, min(m, max(2, _SAMPLE // n)))
     rest = x[some]
     starts = np.arange(0, n, _SEGMENT)
     lengths = np.diff(np.append(starts, n))
     values = np.zeros(0, np.float32) if parts is None else parts.values
     ranks = [rank for rank in _RANKS if rank <= values.size]
-    means = np.empty((len(ranks), few * starts.size), np.float32)
+    means = np.empty((len(ranks), some.size * starts.size), np.float32)
     before = 0
     for row, rank in enumerate(ranks):
         if parts is not None and rank:
@@ -82,5 +81,22 @@ def profile(x: Matrix, parts: Sketch | None) -> Profile:
     if parts is not None:
         factors[0] = np.abs(parts.left).mean(axis=0) * values
         factors[1] = np.abs(parts.right).mean(axis=0) * values
-    weights = np.tile(lengths * (m / few), few)
+    weights = np.outer(each, lengths).reshape(-1)
     return Profile(factors, np.array([m, n], np.float64), ranks, means, weights)
+
+
+def _sample(x: Matrix, few: int) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
+    """Return about ``few`` rows, and how many rows each stands for.
+
+    Half of them are the rows with the most energy, which a plain sample would miss; the others are
+    spread over the rest, from much energy to little.
+    """
+    m = len(x)
+    if few >= m:
+        return np.arange(m), np.ones(m)
+    order = np.argsort(-np.einsum("ij,ij->i", x, x), kind="stable")
+    top = few // 2
+    rest = order[top:]
+    spread = rest[np.linspace(0, rest.size - 1, few - top).astype(np.intp)]
+    each = np.append(np.ones(top), np.full(spread.size, rest.size / spread.size))
+    return np.append(order[:top], spread), each

@@ -30,15 +30,21 @@ def quantize(x: NDArray[np.float32]) -> NDArray[np.int32]:
     What a level costs depends on how large its neighbourhood is expected to be. That is learned
     from some of the rows.
     """
-    rows, columns = _expectations(x)
+    rows, columns, peaks = _expectations(x)
     levels = np.zeros(x.shape, np.int32)
-    few = max(1, min(len(x), _SAMPLE // x.shape[1]))
+    if peaks.max(initial=0) < 0.5:
+        return levels
     order = np.argsort(rows, kind="stable")
+    few = max(1, min(len(x), _SAMPLE // x.shape[1]))
     some = order[np.linspace(0, len(x) - 1, few).astype(np.intp)]
     search(x, some, rows, columns, _costs(_expected()), levels)
-    seen = _seen(levels[some], rows[some], columns)
+    costs = _costs(_seen(levels[some], rows[some], columns))
     levels[some] = 0
-    search(x, order, rows, columns, _costs(seen), levels)
+    # A path of zeros stays in quantizer 0, where the first magnitude of one saves 2 |x| - 1
+    # squared steps, and costs what its rate is more than that of zero.
+    scale = (rows + columns.max(initial=0) + 1) >> 1
+    least = (1 + costs[scale, 1] - costs[scale, 0]) / 2
+    search(x, order[peaks[order] >= least[order]], rows, columns, costs, levels)
     return levels
 
 
@@ -49,12 +55,14 @@ def points_of(levels: NDArray[np.int32]) -> NDArray[np.int32]:
     return points
 
 
-def _expectations(x: NDArray[np.float32]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return the half-octave of the mean magnitude of each row and column."""
+def _expectations(
+    x: NDArray[np.float32],
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]:
+    """Return the half-octave of the mean magnitude of each row and column, and rows' peaks."""
     m, n = x.shape
-    rows, columns = np.zeros(m, np.float32), np.zeros(n, np.float32)
-    magnitudes(x, rows, columns)
-    return _scale(rows / n), _scale(columns / m)
+    rows, columns, peaks = (np.zeros(size, np.float32) for size in (m, n, m))
+    magnitudes(x, rows, columns, peaks)
+    return _scale(rows / n), _scale(columns / m), peaks
 
 
 def _scale(mean: NDArray[np.floating]) -> NDArray[np.int64]:
