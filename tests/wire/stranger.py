@@ -318,6 +318,9 @@ def stage(recipe: Bytes, body: Bytes, n: int, shape: tuple[int, ...], dtype: str
             group = recipe.varint()
             tables = body.f32(-(-n // group) * size).reshape(-1, size)
             return n, size, lambda v: tables[np.arange(n) // group, v]
+        case 50:
+            step, most = body.f32(1)[0], body.take(1)[0]
+            return n, 2 * most + 1, lambda v: (v - most).astype(np.float32) * step
         case tag:
             assert tag == 8
             centroids = body.f32(body.take(1)[0] + 1)

@@ -65,6 +65,7 @@ CASES = {
     "rd-fine": "rd(step=0.004)",
     "rd-budget": "rd(target_bytes=700)",
     "rd-reference": "rd(step=0.3)",
+    "rd-fast": "rd(step=0.1, fast=true)",
 }
 # Their bytes depend on another library: its compressor, its stream of random numbers, the order in
 # which it adds up products. They must decode, and need not be written the same way again.
