@@ -19,9 +19,9 @@ from flowerpress.compression.rd.subject import Subject
 from flowerpress.compression.spec import TensorSpec
 from flowerpress.compression.wire import Writer
 
-__all__ = ["LARGEST_STEP", "Budget", "Controlled", "Try", "settle"]
+__all__ = ["LARGEST_STEP", "Budget", "Controlled", "Try", "bracket", "settle"]
 
-LARGEST_STEP = 1e30
+LARGEST_STEP = 1e38
 
 _FREE = 2
 _MOST_PASSES = 5
@@ -101,8 +101,7 @@ class Controlled(Joint):
             return [Coded(RateDistortion(1.0), b"") for _ in subjects]
 
         def tried(step: float, like: float | None = None) -> Try:
-            step = min(max(step, SMALLEST_STEP * 64), LARGEST_STEP)
-            codecs = [RateDistortion(step * r) for r in relative]
+            codecs = [_codec(step * r) for r in relative]
             bodies = [
                 s.encode(c.step, like and like * r)
                 for s, c, r in zip(subjects, codecs, relative, strict=True)
@@ -126,20 +125,26 @@ class Controlled(Joint):
         else:
             target = self.budget.max_nmse or self.budget.target_bytes
             assert target is not None
-            found = settle(tried, forecast, target, 1.3 if self.budget.max_nmse else -1.3)
+            steps = bracket(max(s.largest for s in subjects), size)
+            found = settle(tried, forecast, target, 1.3 if self.budget.max_nmse else -1.3, steps)
+            if self.budget.target_bytes and found[0].value > target:
+                raise ConfigError(
+                    f"target_bytes is {target}; an update of this model takes "
+                    f"{found[0].value:.0f} bytes with nothing in it"
+                )
         return self._filled(found, relative)
 
     def _filled(self, found: list[Try], relative: list[float]) -> list[Coded]:
         """Return the first try, with bodies of a little finer one as far as the target allows."""
         base = found[0]
-        codecs = [RateDistortion(base.step * r) for r in relative]
+        codecs = [_codec(base.step * r) for r in relative]
         coded = [Coded(codec, body) for codec, body in zip(codecs, base.bodies, strict=True)]
         near = [t for t in found[1:] if base.step / _NEAR < t.step < base.step]
         if not near or self.budget.target_bytes is None:
             return coded
         finer = max(near, key=lambda t: t.step)
         better = [
-            Coded(RateDistortion(finer.step * r), body)
+            Coded(_codec(finer.step * r), body)
             for r, body in zip(relative, finer.bodies, strict=True)
         ]
         left = self.budget.target_bytes - base.value
@@ -156,6 +161,10 @@ class Controlled(Joint):
 
 
 _RECIPE = 8
+
+
+def _codec(step: float) -> RateDistortion:
+    return RateDistortion(min(max(step, SMALLEST_STEP), LARGEST_STEP))
 
 
 def _relative(specs: Sequence[TensorSpec], weights: tuple[tuple[str, float], ...]) -> list[float]:
@@ -193,18 +202,20 @@ def settle(
     forecast: Callable[[float], float],
     target: float,
     slope: float,
+    steps: tuple[float, float],
 ) -> list[Try]:
     """Return tries, the first with a value of at most ``target`` and not much below.
 
     A forecast is cheap, and off by a factor that hardly depends on the step: two tries go where
     it points. Views and ranks are then those of the nearer one, since bytes and errors jump where
     they change, and the secant method on logarithms does the rest; ``slope`` is its first guess.
+    All steps lie between ``steps``; with the larger one, nothing is left of any tensor.
     """
     aim = target * _AIM
     free: list[Try] = []
     factor = 1.0
     while len(free) < _FREE:
-        free.append(tried(_solve(forecast, aim * factor), None))
+        free.append(tried(_solve(forecast, aim * factor, steps), None))
         if target * (1 - _TOLERANCE) <= free[-1].value <= target:
             return [free[-1], *free[:-1]]
         factor *= forecast(free[-1].step) / max(free[-1].value, 1e-9) / factor
@@ -220,16 +231,17 @@ def settle(
         # Whoever has nothing yet that fits aims lower the longer it takes.
         goal = aim * (1.0 if best is not None or left else 0.9)
         ratio = (goal / max(near[0].value, goal / 100)) ** (1 / slope)
-        tries.append(tried(near[0].step * ratio, like))
+        tries.append(tried(min(max(near[0].step * ratio, steps[0]), steps[1]), like))
         last = tries[-1]
         if last.value <= target and (best is None or last.value > best.value):
             best = last
         if best is not None and best.value >= target * (1 - _TOLERANCE):
             break
     while best is None:
-        coarser = tried(tries[-1].step * (0.7 if slope > 0 else 1.5), None)
-        tries.append(coarser)
-        best = coarser if coarser.value <= target or coarser.step >= LARGEST_STEP else None
+        coarser = tries[-1].step * (0.7 if slope > 0 else 1.5)
+        ended = not steps[0] < coarser < steps[1]
+        tries.append(tried(min(max(coarser, steps[0]), steps[1]), None))
+        best = tries[-1] if tries[-1].value <= target or ended else None
     return [best, *(t for t in [*free, *tries] if t is not best)]
 
 
@@ -237,10 +249,10 @@ def _distance(one: Try, aim: float) -> float:
     return abs(math.log(max(one.value, 1e-9) / aim))
 
 
-def _solve(forecast: Callable[[float], float], value: float) -> float:
+def _solve(forecast: Callable[[float], float], value: float, steps: tuple[float, float]) -> float:
     """Return the step with this forecast, by bisection: forecasts grow or fall with the step."""
-    low, high = math.log(SMALLEST_STEP) + 5, math.log(LARGEST_STEP) - 5
-    rising = forecast(math.exp(high)) > forecast(math.exp(low))
+    low, high = math.log(steps[0]), math.log(steps[1])
+    rising = forecast(steps[1]) > forecast(steps[0])
     while high - low > 1e-3:
         middle = (low + high) / 2
         if (forecast(math.exp(middle)) < value) == rising:
@@ -248,3 +260,12 @@ def _solve(forecast: Callable[[float], float], value: float) -> float:
         else:
             high = middle
     return math.exp((low + high) / 2)
+
+
+def bracket(largest: float, size: int) -> tuple[float, float]:
+    """Return steps beyond which nothing changes: as fine as float32, and nothing left.
+
+    ``largest`` is the largest magnitude of an update of ``size`` elements.
+    """
+    low = max(largest * 2.0**-22, 64 * SMALLEST_STEP)
+    return low, max(min(2 * largest * math.sqrt(size), LARGEST_STEP), 2 * low)

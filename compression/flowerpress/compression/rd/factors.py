@@ -112,9 +112,9 @@ def factorize(x: Matrix, parts: Sketch, rank: int, step: float, known: Bases) ->
 
     Args:
         x: the matrix (m, n) in steps.
-        parts: its singular triples in units of the tensor, of which the first ``rank`` are used.
+        parts: its singular triples in any unit, of which the first ``rank`` are used.
         rank: at least one.
-        step: the whole step.
+        step: the whole step in that unit.
         known: the bases in which both factors are looked at first; they may be empty.
     """
     size = np.maximum(2 * parts.values[:rank] / step, 1)

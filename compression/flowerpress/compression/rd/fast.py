@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 
 from flowerpress.compression.codec import Context
 from flowerpress.compression.entropy import entropy
+from flowerpress.compression.errors import ConfigError
 from flowerpress.compression.pipeline import Pipeline
 from flowerpress.compression.plan import Coded, Joint
-from flowerpress.compression.rd.control import LARGEST_STEP, Budget, Try, settle
+from flowerpress.compression.rd.control import LARGEST_STEP, Budget, Try, bracket, settle
 from flowerpress.compression.spec import TensorSpec
 from flowerpress.compression.stages.uniform import SMALLEST_STEP, Uniform
 
@@ -85,7 +86,15 @@ class Fast(Joint):
 
         target = self.budget.target_bytes or self.budget.max_nmse
         assert target is not None
-        return found[settle(tried, forecast, target, -0.8 if bytes_wanted else 1.5)[0].step]
+        largest = max(float(np.abs(x).max(initial=0)) for x in tensors)
+        slope = -0.8 if bytes_wanted else 1.5
+        best = settle(tried, forecast, target, slope, bracket(largest, size))[0]
+        if bytes_wanted and best.value > target:
+            raise ConfigError(
+                f"target_bytes is {target}; an update of this model takes {best.value:.0f} bytes "
+                "with nothing in it"
+            )
+        return found[best.step]
 
 
 def _energy(x: NDArray[Any]) -> float:

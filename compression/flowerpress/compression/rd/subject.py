@@ -31,7 +31,7 @@ __all__ = ["Subject"]
 _FINEST = 2.0**-22  # of the largest magnitude: finer steps than float32 has
 _FEWEST_DEAD = 1 / 8
 _FIRST = 16
-_PROMISING = 6
+_PROMISING = 9
 _REST_BITS = 16
 _SIDE_BITS = 100
 _SAMPLE = 1 << 15
@@ -84,7 +84,7 @@ class Subject:
         factors = None
         if rank:
             assert parts is not None
-            factors = factorize(x, parts, rank, step, look.bases)
+            factors = factorize(x, parts, rank, step / self.largest, look.bases)
         return self._body(x, factors, look, step, shared)
 
     def forecast(self, step: float) -> Forecast:
@@ -92,7 +92,7 @@ class Subject:
         if not self.largest:
             return Forecast(0, 0.0, 0.0, 0.0)
         nothing = Forecast(0, self.energy / step**2, self.energy / step**2, 0.0)
-        found = self._looks[0].profile(_FIRST).forecast(step)
+        found = self._looks[0].profile(_FIRST).forecast(step / self.largest)
         found = replace(
             found, price=found.price + LAMBDA * _SIDE_BITS, bits=found.bits + _SIDE_BITS
         )
@@ -102,11 +102,11 @@ class Subject:
         """Return the best look, the best rank, and the singular triples that it is of."""
         if len(self._looks) == 1 and min(self._looks[0].shape) < 2:
             return self._looks[0], 0, None
-        forecasts = [look.profile(_FIRST).forecast(step) for look in self._looks]
+        forecasts = [look.profile(_FIRST).forecast(step / self.largest) for look in self._looks]
         index = min(range(len(forecasts)), key=lambda i: forecasts[i].price)
         look, found = self._looks[index], forecasts[index]
         if found.rank >= _PROMISING and min(look.shape) > _FIRST:
-            further = look.profile(MOST_RANKS).forecast(step)
+            further = look.profile(MOST_RANKS).forecast(step / self.largest)
             if further.price < found.price:
                 return look, further.rank, look.sketch(MOST_RANKS)
         return look, found.rank, look.sketch(_FIRST)
@@ -183,13 +183,13 @@ class _Look:
         return np.divide(x, np.float32(step), out=x if own else None)
 
     def sketch(self, rank: int) -> Sketch | None:
-        """Return at most ``rank`` singular triples, in the units of the tensor."""
+        """Return at most ``rank`` singular triples, in units of the largest magnitude."""
         if rank not in self._sketches:
             self._look(rank)
         return self._sketches[rank]
 
     def profile(self, rank: int) -> Profile:
-        """Return the profile with at most ``rank`` factors."""
+        """Return the profile with at most ``rank`` factors, in the same units."""
         if rank not in self._profiles:
             self._look(rank)
         return self._profiles[rank]
@@ -202,10 +202,8 @@ class _Look:
         if start is not None and start.shape[-1] != x.shape[1]:
             start = None
         found = sketch(x, min(rank, *x.shape), start) if min(x.shape) > 1 else None
-        seen = profile(x, found)
-        unit = np.float32(scale)
-        self._profiles[rank] = replace(seen, factors=seen.factors * unit, rest=seen.rest * unit)
-        self._sketches[rank] = found and replace(found, values=found.values * unit)
+        self._sketches[rank] = found
+        self._profiles[rank] = profile(x, found)
 
     @cached_property
     def bases(self) -> Bases:
