@@ -16,16 +16,23 @@ from flowerpress.compression.stages import STAGES
 PAGE = (Path(__file__).parents[2] / "docs" / "codecs.md").read_text()
 
 
+def spelled(value: object) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
 def test_every_preset_is_described_with_its_defaults() -> None:
     headings = re.findall(r"^### (.*)$", PAGE, re.MULTILINE)
     assert sorted(headings) == sorted(PRESETS)
     for name, kind in PRESETS.items():
         (section,) = re.findall(rf"^### {name}\n(.*?)(?=^##)", PAGE, re.DOTALL | re.MULTILINE)
         fields = dataclasses.fields(kind)  # type: ignore[arg-type]
-        if fields:
-            text = f"{name}({', '.join(f'{f.name}={f.default}' for f in fields)})"
-            assert section.lstrip().startswith(f"`{text}`")
-            assert preset(text) == preset(name)
+        given = [f for f in fields if f.default is not None]
+        if given:
+            text = ", ".join(f"{f.name}={spelled(f.default)}" for f in given)
+            assert section.lstrip().startswith(f"`{name}({text})`")
+            assert preset(f"{name}({text})") == preset(name)
+        # What has no default is described all the same.
+        assert all(f"`{f.name}" in section for f in fields if f.default is None)
 
 
 def test_every_codec_in_the_table_exists_and_its_bias_is_right() -> None:
