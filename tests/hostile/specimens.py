@@ -106,6 +106,9 @@ def spellings() -> tuple[str, ...]:
 
 
 def _values(name: str, field: dataclasses.Field[Any]) -> Iterator[Any]:
+    if str(field.type) == "bool":
+        yield from ("true", "false")
+        return
     if str(field.type) != "str":
         yield from _INTEGERS if str(field.type) == "int" else _FLOATS
         return
