@@ -76,7 +76,9 @@ def optimal(x: NDArray[np.float32], clusters: int, bins: int = 0) -> NDArray[np.
     bounds[clusters] = n
     for row in range(clusters - 1, -1, -1):
         bounds[row] = starts[row, bounds[row + 1] - 1]
-    centroids = np.diff(total_sums[bounds]) / np.diff(total_counts[bounds])
+    # An outlier's rounding can leave a cluster without values.
+    sizes = np.diff(total_counts[bounds])
+    centroids = (np.diff(total_sums[bounds]) / np.maximum(sizes, 1))[sizes > 0]
     if n < counts.size:
         centroids = _polished(counts, sums, centroids)
     return np.unique((centroids + centre).astype(np.float32))

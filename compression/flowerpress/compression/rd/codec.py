@@ -24,6 +24,8 @@ from flowerpress.compression.wire import Reader, Writer
 
 __all__ = ["RateDistortion", "subject"]
 
+_LARGEST = 1e38
+
 
 @dataclass(frozen=True)
 class RateDistortion(Codec):
@@ -118,8 +120,11 @@ def subject(x: NDArray[Any], spec: TensorSpec, context: Context) -> Subject:
     if reference is not None:
         reference = np.asarray(reference, np.float32).reshape(spec.shape)
     out = Subject(values, context.warm, reference)
-    if out.largest == float("inf"):
-        raise EncodeError(spec.name, "a value does not fit a float32; send it with 'none'")
+    if out.largest > _LARGEST:
+        raise EncodeError(
+            spec.name,
+            f"{out.largest:.2g} does not fit a float32 with its coding error; send it with 'none'",
+        )
     return out
 
 

@@ -28,6 +28,8 @@ _MOST_PASSES = 5
 _TOLERANCE = 0.015
 _AIM = 0.993  # of a budget: what is over it is of no use
 _NEAR = 1.2
+_FAR = 1.3
+_TINY = 1e-9
 
 
 @dataclass(frozen=True)
@@ -217,26 +219,27 @@ def settle(
     while len(free) < _FREE:
         free.append(tried(_solve(forecast, aim * factor, steps), None))
         if target * (1 - _TOLERANCE) <= free[-1].value <= target:
-            return [free[-1], *free[:-1]]
-        factor *= forecast(free[-1].step) / max(free[-1].value, 1e-9) / factor
+            break
+        factor = max(forecast(free[-1].step), _TINY) / max(free[-1].value, _TINY)
+    best = min((t for t in free if t.value <= target), key=_preference(slope), default=None)
     tries = [min(free, key=lambda t: _distance(t, aim))]
     like = tries[0].step
-    best = max((t for t in free if t.value <= target), key=lambda t: t.value, default=None)
     for left in reversed(range(_MOST_PASSES - _FREE)):
+        if best is not None and best.value >= target * (1 - _TOLERANCE):
+            break
         near = sorted(tries, key=lambda t: _distance(t, aim))[:2]
-        if len(near) == 2 and near[0].step != near[1].step:
-            found = math.log(max(near[0].value, 1e-9) / max(near[1].value, 1e-9))
-            found /= math.log(near[0].step / near[1].step)
+        apart = math.log(near[0].step / near[-1].step)
+        if abs(apart) > 1e-6:
+            found = math.log(max(near[0].value, _TINY) / max(near[1].value, _TINY)) / apart
             slope = found if 0.2 < found / slope < 5 else slope
         # Whoever has nothing yet that fits aims lower the longer it takes.
         goal = aim * (1.0 if best is not None or left else 0.9)
         ratio = (goal / max(near[0].value, goal / 100)) ** (1 / slope)
-        tries.append(tried(min(max(near[0].step * ratio, steps[0]), steps[1]), like))
-        last = tries[-1]
-        if last.value <= target and (best is None or last.value > best.value):
-            best = last
-        if best is not None and best.value >= target * (1 - _TOLERANCE):
-            break
+        step = min(max(near[0].step * ratio, steps[0]), steps[1])
+        # Far from it, views and ranks of another step would cost more than they smooth.
+        tries.append(tried(step, like if like / _FAR < step < like * _FAR else None))
+        if tries[-1].value <= target:
+            best = min((t for t in (best, tries[-1]) if t), key=_preference(slope))
     while best is None:
         coarser = tries[-1].step * (0.7 if slope > 0 else 1.5)
         ended = not steps[0] < coarser < steps[1]
@@ -245,8 +248,16 @@ def settle(
     return [best, *(t for t in [*free, *tries] if t is not best)]
 
 
+def _preference(slope: float) -> Callable[[Try], tuple[int, float]]:
+    """Return what sorts tries, the best first: of an error, the fewest bytes; of bytes, the most.
+
+    The fewest bytes need not have the largest error, where ranks change between steps.
+    """
+    return lambda one: (sum(map(len, one.bodies)) if slope > 0 else 0, -one.value)
+
+
 def _distance(one: Try, aim: float) -> float:
-    return abs(math.log(max(one.value, 1e-9) / aim))
+    return abs(math.log(max(one.value, _TINY) / aim))
 
 
 def _solve(forecast: Callable[[float], float], value: float, steps: tuple[float, float]) -> float:

@@ -36,6 +36,7 @@ _REST_BITS = 16
 _SIDE_BITS = 100
 _SAMPLE = 1 << 15
 _NOTHING = 0.5
+_WARMEST = 1e15
 
 Matrix = NDArray[np.float32]
 
@@ -53,7 +54,8 @@ class Subject:
         self, values: Matrix, warm: Matrix | None = None, reference: Matrix | None = None
     ) -> None:
         self.values = values
-        self.warm = warm
+        # Whatever was stored: it only helps, and must not overflow.
+        self.warm = warm if warm is not None and np.abs(warm).max(initial=0) < _WARMEST else None
         self.reference = None if reference is None else Reference(reference)
         self._looks = [_Look(self, view) for view in views(values.shape)] if values.size else []
 
