@@ -142,7 +142,8 @@ def test_the_error_is_kept_to(run: Run, nmse: float | None) -> None:
 def test_the_size_is_kept_to(run: Run, text: str, most: int) -> None:
     said = run("pack", "model.safetensors", "--bytes", text)
     assert said.code == 0, said.err
-    assert 0.85 * most < Path("model.fpress").stat().st_size <= most
+    # One tensor has most of the bytes here, and they jump where its rank changes.
+    assert 0.8 * most < Path("model.fpress").stat().st_size <= most
 
 
 def test_shards_become_one_file(run: Run) -> None:

@@ -69,7 +69,7 @@ def bombs(seed: int = 0) -> Iterator[Bomb]:
     for one in honest():
         places = [*range(min(_DEEPEST, len(one.body)))]
         places += range(max(len(one.body) - _DEEPEST, 0), len(one.body))
-        for _ in range(_EACH):
+        for _ in range(_EACH if places else 0):  # an empty body means zeros
             at, claim = rng.choice(places), rng.choice(claims)
             replaced = rng.randrange(3)
             tail = one.body[at + replaced :] if rng.random() < 0.5 else b""

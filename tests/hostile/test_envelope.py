@@ -333,7 +333,7 @@ RULES: list[tuple[Change, type[WireError], str]] = [
     (put(tensor=[0, 1, 2, 2**32 - 1]), FormatError, "tensor: .* beyond the manifest"),
     (lambda h: h.recipe.extend([b"\x01\x01\x02\x01"] * 3), LimitError, "recipe: 5 codecs for 4"),
     (put(recipe=[]), FormatError, "codec: does not name one listed codec"),
-    (put(recipe=[b"\x02", b"\x02"]), FormatError, "recipe: unknown codec tag 2"),
+    (put(recipe=[b"\x4d", b"\x4d"]), FormatError, "recipe: unknown codec tag 77"),
     (put(recipe=[bytes(MAX_RECIPE_BYTES + 1)]), LimitError, "recipe: longer than 256 bytes"),
     (put(codec=[0, 0, 1]), FormatError, "codec: does not name"),
     (put(codec=[0, 0, 1, 2]), FormatError, "codec: does not name"),

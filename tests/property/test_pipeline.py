@@ -145,7 +145,7 @@ def test_an_unknown_coder_is_named() -> None:
 @pytest.mark.parametrize(
     ("body", "message"),
     [
-        (b"\x02", "unknown codec tag 2; the sender may be newer"),
+        (b"\x4d", "unknown codec tag 77; the sender may be newer"),
         (b"\x01\x09", "9 stages, at most 8"),
         (b"\x01\x01\x1d\x01", "unknown stage tag 29"),
         (b"\x01\x01\x02\x08", "unknown"),

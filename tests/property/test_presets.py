@@ -58,6 +58,11 @@ SPELLINGS = [
     "efsign",
     "compeft",
     "compeft(density=0.5, alpha=2, scope=tensor)",
+    "rd",
+    "rd(step=0.05)",
+    "rd(relative=2)",
+    "rd(max_nmse=0.01)",
+    "rd(fast=true, relative=0.5)",
     "sparseloco",
     "sparseloco(k=3, chunk=16, bits=1)",
     "codebook",
@@ -136,6 +141,7 @@ def test_defaults() -> None:
         name: preset(name).plan(manifest).codecs[0].describe() for name in PRESETS
     } == {
         "none": "exact bytes > raw",
+        "rd": "rate-distortion, step 1",
         "lossless": "exact bytes by plane > zstd",
         "fp16": "fp16 > raw",
         "int8": "int8 > rans",
@@ -213,7 +219,7 @@ def test_every_preset_on_a_small_model(text: str, dtype: str, seed: int) -> None
     bound |= {"none": 0.0, "lossless": 0.0, "topk": 1.0, "stc": 1.0}
     bound |= {"bf16": 1e-5, "fp8": 0.01, "int4": 0.04, "nf4": 0.02, "threshold": 1.0}
     bound |= {"randomk": 200.0, "rowsparse": 1e-3, "structured": 1.0, "efsign": 0.8}
-    bound |= {"compeft": 1.5, "sparseloco": 1.0}
+    bound |= {"compeft": 1.5, "sparseloco": 1.0, "rd": 1.0}
     bound |= {"codebook": 0.3, "eden": 0.0, "drive": 0.0, "powersgd": 1.0, "lowrank": 0.7}
     assert nmse(out["conv"].astype(np.float64), x) <= bound[parse_call(text)[0]] * (
         20 if "levels=1" in text else 1

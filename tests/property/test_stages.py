@@ -548,4 +548,5 @@ def test_tags_and_names_are_distinct_and_stay() -> None:
         15: "rows",
         30: "eden",
         31: "codebooks",
+        50: "uniform",
     }
