@@ -125,7 +125,6 @@ def test_inspect_shows_what_was_packed(run: Run) -> None:
     assert tried["embed.weight"] == packed["embed.weight"]
 
 
-@pytest.mark.skipif("rd" not in PRESETS, reason="needs the codec rd")
 @pytest.mark.parametrize("nmse", [None, 1e-2])
 def test_the_error_is_kept_to(run: Run, nmse: float | None) -> None:
     words = [] if nmse is None else ["--nmse", nmse]
@@ -137,13 +136,18 @@ def test_the_error_is_kept_to(run: Run, nmse: float | None) -> None:
     assert load_file("back.safetensors")["embed.weight"].dtype == torch.bfloat16
 
 
-@pytest.mark.skipif("rd" not in PRESETS, reason="needs the codec rd")
 @pytest.mark.parametrize(("text", "most"), [("3000", 3000), ("4.5k", 4500), ("0.006 MB", 6000)])
 def test_the_size_is_kept_to(run: Run, text: str, most: int) -> None:
     said = run("pack", "model.safetensors", "--bytes", text)
     assert said.code == 0, said.err
     # One tensor has most of the bytes here, and they jump where its rank changes.
     assert 0.8 * most < Path("model.fpress").stat().st_size <= most
+
+
+@pytest.mark.parametrize("text", ["100", "250"])
+def test_a_size_out_of_reach_is_refused(run: Run, text: str) -> None:
+    refused(run("pack", "model.safetensors", "--bytes", text), "bytes")
+    assert not Path("model.fpress").exists()
 
 
 def test_shards_become_one_file(run: Run) -> None:

@@ -106,11 +106,12 @@ def spellings() -> tuple[str, ...]:
 
 
 def _values(name: str, field: dataclasses.Field[Any]) -> Iterator[Any]:
-    if str(field.type) == "bool":
-        yield from ("true", "false")
+    kind = str(field.type).removesuffix(" | None")
+    if kind == "bool":
+        yield from ("false", "true")
         return
-    if str(field.type) != "str":
-        yield from _INTEGERS if str(field.type) == "int" else _FLOATS
+    if kind != "str":
+        yield from _INTEGERS if kind == "int" else _FLOATS
         return
     try:
         preset(f"{name}({field.name}=?)")
@@ -132,7 +133,7 @@ def coded(text: str, *, shared: bool = False) -> tuple[Frame, ...] | None:
     rng = np.random.default_rng(3)
     try:
         frames, _ = encode_frames(MANIFEST, plan, ARRAYS, rng, references=references)
-    except EncodeError:
+    except (ConfigError, EncodeError):  # a budget may be out of reach
         return None
     return tuple(frames)
 

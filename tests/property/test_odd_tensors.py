@@ -28,7 +28,18 @@ from flowerpress.compression import (
 )
 from tests.hostile.specimens import coded, spellings
 
-SPELLINGS = [text for text in spellings() if coded(text) is not None]
+
+def _chosen() -> list[str]:
+    """All spellings; one for each parameter where tensors are coded together, which takes time."""
+    found = {}
+    for text in spellings():
+        if coded(text) is not None:
+            joint = preset(text).plan(Manifest((TensorSpec("x", (9, 9)),))).joint is not None
+            found[text.partition("=")[0] if joint else text] = text
+    return list(found.values())
+
+
+SPELLINGS = _chosen()
 RNG = np.random.default_rng(4)
 NOISE = RNG.standard_normal((12, 30)).astype(np.float32)
 

@@ -18,8 +18,6 @@ __all__ = ["pack"]
 _DEFAULT = "rd"
 _DEFAULT_NMSE = 1e-3
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9}
-# What an envelope takes beside the tensors' names and shapes: magic, checksum, lengths, recipes.
-_FIXED_BYTES, _TENSOR_BYTES = 128, 24
 
 
 def pack(
@@ -81,8 +79,10 @@ def pack(
         with progress("packing", stored.manifest) as told:
             update, costs = pack_tensors(stored, plan, told)
         coded = parts(update)
+        total = sum(map(len, coded))
+        if limit is not None and total > limit:
+            raise ConfigError(f"--bytes {size}: {total:,} bytes are the fewest that this takes")
         stream.writelines(coded)
-    total = sum(map(len, coded))
     console = Console()
     for part in tensor_table(costs, total):
         console.print(part)
@@ -124,9 +124,9 @@ def _bytes(text: str) -> int:
 
 
 def _beside(manifest: Manifest, metadata: dict[str, str]) -> int:
-    """Return the bytes of a packed file that are not the tensors' own, or a few more."""
+    """Return what names, shapes and metadata take; a codec counts the rest of a message itself."""
     from flowerpress.protos.envelope import Kind, Update, parts
 
     empty = Update(Kind.MODEL, 0, 0, 0, 0, manifest.digest, [], manifest=manifest)
     text = sum(len(key.encode()) + len(value.encode()) + 8 for key, value in metadata.items())
-    return sum(map(len, parts(empty))) + text + _FIXED_BYTES + _TENSOR_BYTES * len(manifest)
+    return sum(map(len, parts(empty))) + text
