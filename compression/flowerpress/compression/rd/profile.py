@@ -14,6 +14,7 @@ __all__ = ["Forecast", "Profile", "profile"]
 
 _RANKS = (0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 12, 14, 16, 20, 24, 28, 32, 40, 48, 56, 64)
 _SAMPLE = 1 << 14
+_FEWEST_ROWS = 16
 _SEGMENT = 32
 _SIDE_BITS = 10.0
 
@@ -63,7 +64,7 @@ class Profile:
 def profile(x: Matrix, parts: Sketch | None) -> Profile:
     """Return the profile of ``x`` (m, n) with the singular triples ``parts``, in its units."""
     m, n = x.shape
-    some, each = _sample(x, min(m, max(2, _SAMPLE // n)))
+    some, each = _sample(x, min(m, max(_FEWEST_ROWS, _SAMPLE // n)))
     rest = x[some]
     starts = np.arange(0, n, _SEGMENT)
     lengths = np.diff(np.append(starts, n))
