@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from flowerpress.compression.codec import Codec, Context, encodable
+from flowerpress.compression.codec import Codec, Context
 from flowerpress.compression.decoded import Decoded, Dense
 from flowerpress.compression.errors import ConfigError, EncodeError, FormatError
+from flowerpress.compression.pipeline import lossy_input
 from flowerpress.compression.rd import stream
 from flowerpress.compression.rd.basis import DIGEST_BYTES, Bases, Reference
 from flowerpress.compression.rd.body import SMALLEST_STEP, Body
@@ -111,11 +112,7 @@ def subject(x: NDArray[Any], spec: TensorSpec, context: Context) -> Subject:
     Raises:
         EncodeError: NaN, infinity, overflow of float32, or a tensor of integers.
     """
-    if not spec.is_float:
-        raise EncodeError(spec.name, f"{spec.dtype} is sent exactly; use 'none' or 'lossless'")
-    flat = encodable(x, spec)
-    with np.errstate(over="ignore"):
-        values = flat.astype(np.float32, copy=False).reshape(spec.shape)
+    values = lossy_input(x, spec).reshape(spec.shape)
     reference = context.reference
     if reference is not None:
         reference = np.asarray(reference, np.float32).reshape(spec.shape)

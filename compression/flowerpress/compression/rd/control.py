@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from flowerpress.compression.codec import Codec, Context
 from flowerpress.compression.errors import ConfigError
+from flowerpress.compression.moments import squares
 from flowerpress.compression.plan import Coded, Joint
 from flowerpress.compression.rd.body import SMALLEST_STEP
 from flowerpress.compression.rd.codec import RateDistortion, subject
@@ -30,6 +31,7 @@ _AIM = 0.993  # of a budget: what is over it is of no use
 _NEAR = 1.2
 _FAR = 1.3
 _TINY = 1e-9
+_RECIPE = 8  # bytes of one more in an update
 
 
 @dataclass(frozen=True)
@@ -129,11 +131,6 @@ class Controlled(Joint):
             assert target is not None
             steps = bracket(max(s.largest for s in subjects), size)
             found = settle(tried, forecast, target, 1.3 if self.budget.max_nmse else -1.3, steps)
-            if self.budget.target_bytes and found[0].value > target:
-                raise ConfigError(
-                    f"target_bytes is {target}; an update of this model takes "
-                    f"{found[0].value:.0f} bytes with nothing in it"
-                )
         return self._filled(found, relative)
 
     def _filled(self, found: list[Try], relative: list[float]) -> list[Coded]:
@@ -160,9 +157,6 @@ class Controlled(Joint):
                 left -= price
                 second = True
         return coded
-
-
-_RECIPE = 8
 
 
 def _codec(step: float) -> RateDistortion:
@@ -194,9 +188,7 @@ def _lost(subject: Subject, codec: Codec, spec: TensorSpec, body: bytes, context
     decoded = codec.decode(memoryview(body), spec, context.reference)
     rest = np.array(subject.values, np.float32).reshape(-1)
     decoded.add_to(rest, -1.0)
-    return sum(
-        float(np.vdot(c, c)) for c in np.array_split(rest.astype(np.float64), rest.size // 4096 + 1)
-    )
+    return squares(rest)
 
 
 def settle(
@@ -212,6 +204,9 @@ def settle(
     it points. Views and ranks are then those of the nearer one, since bytes and errors jump where
     they change, and the secant method on logarithms does the rest; ``slope`` is its first guess.
     All steps lie between ``steps``; with the larger one, nothing is left of any tensor.
+
+    Raises:
+        ConfigError: a number of bytes that even an update with nothing in it exceeds.
     """
     aim = target * _AIM
     free: list[Try] = []
@@ -245,6 +240,11 @@ def settle(
         ended = not steps[0] < coarser < steps[1]
         tries.append(tried(min(max(coarser, steps[0]), steps[1]), None))
         best = tries[-1] if tries[-1].value <= target or ended else None
+    if slope < 0 and best.value > target:
+        raise ConfigError(
+            f"target_bytes is {target}; an update of this model takes {best.value:.0f} bytes "
+            "with nothing in it"
+        )
     return [best, *(t for t in [*free, *tries] if t is not best)]
 
 

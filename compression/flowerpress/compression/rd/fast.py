@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from flowerpress.compression.codec import Context
 from flowerpress.compression.entropy import entropy
-from flowerpress.compression.errors import ConfigError
+from flowerpress.compression.moments import squares
 from flowerpress.compression.pipeline import Pipeline
 from flowerpress.compression.plan import Coded, Joint
 from flowerpress.compression.rd.control import LARGEST_STEP, Budget, Try, bracket, settle
@@ -52,7 +52,7 @@ class Fast(Joint):
 
         if self.budget.step is not None:
             return coded(self.budget.step)
-        energy = sum(_energy(x) for x in tensors)
+        energy = sum(squares(x.reshape(-1)) for x in tensors)
         size = sum(x.size for x in tensors)
         if not energy or not math.isfinite(energy):
             return coded(1.0)  # nothing to say, or an error that says what is wrong
@@ -74,7 +74,7 @@ class Fast(Joint):
             for each, spec, x in zip(found[step], specs, tensors, strict=True):
                 rest = x.astype(np.float32).reshape(-1)
                 each.codec.decode(memoryview(each.body), spec).add_to(rest, -1.0)
-                lost += _energy(rest)
+                lost += squares(rest)
             return Try(step, lost / energy, [])
 
         def forecast(step: float) -> float:
@@ -88,16 +88,4 @@ class Fast(Joint):
         assert target is not None
         largest = max(float(np.abs(x).max(initial=0)) for x in tensors)
         slope = -0.8 if bytes_wanted else 1.5
-        best = settle(tried, forecast, target, slope, bracket(largest, size))[0]
-        if bytes_wanted and best.value > target:
-            raise ConfigError(
-                f"target_bytes is {target}; an update of this model takes {best.value:.0f} bytes "
-                "with nothing in it"
-            )
-        return found[best.step]
-
-
-def _energy(x: NDArray[Any]) -> float:
-    flat = x.reshape(-1)
-    chunks = (flat[i : i + (1 << 20)].astype(np.float64) for i in range(0, flat.size, 1 << 20))
-    return float(sum(np.vdot(c, c) for c in chunks))
+        return found[settle(tried, forecast, target, slope, bracket(largest, size))[0].step]

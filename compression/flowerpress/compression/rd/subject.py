@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from flowerpress.compression.kernels.levels import TRELLIS
 from flowerpress.compression.kernels.trellis import offsets
+from flowerpress.compression.moments import squares
 from flowerpress.compression.rd import stream
 from flowerpress.compression.rd.basis import DIGEST_BYTES, Bases, Reference
 from flowerpress.compression.rd.body import Body
@@ -67,10 +68,7 @@ class Subject:
     @cached_property
     def energy(self) -> float:
         """The sum of squares."""
-        scale = self.largest or 1.0
-        flat = self.values.reshape(-1)
-        chunks = (flat[i : i + (1 << 20)] / np.float32(scale) for i in range(0, flat.size, 1 << 20))
-        return sum(float(np.vdot(c, c)) for c in chunks) * scale * scale
+        return squares(self.values.reshape(-1))
 
     def encode(self, shared: float, like: float | None = None) -> bytes:
         """Return the body for a whole step of ``shared``; empty where all becomes zero.
@@ -94,7 +92,7 @@ class Subject:
         if not self.largest:
             return Forecast(0, 0.0, 0.0, 0.0)
         nothing = Forecast(0, self.energy / step**2, self.energy / step**2, 0.0)
-        found = self._looks[0].profile(_FIRST).forecast(step / self.largest)
+        found = self._looks[0].forecast(_FIRST, step)
         found = replace(
             found, price=found.price + LAMBDA * _SIDE_BITS, bits=found.bits + _SIDE_BITS
         )
@@ -104,14 +102,14 @@ class Subject:
         """Return the best look, the best rank, and the singular triples that it is of."""
         if len(self._looks) == 1 and min(self._looks[0].shape) < 2:
             return self._looks[0], 0, None
-        forecasts = [look.profile(_FIRST).forecast(step / self.largest) for look in self._looks]
+        forecasts = [look.forecast(_FIRST, step) for look in self._looks]
         index = min(range(len(forecasts)), key=lambda i: forecasts[i].price)
         look, found = self._looks[index], forecasts[index]
         if found.rank >= _PROMISING and min(look.shape) > _FIRST:
-            further = look.profile(MOST_RANKS).forecast(step / self.largest)
+            further = look.forecast(MOST_RANKS, step)
             if further.price < found.price:
-                return look, further.rank, look.sketch(MOST_RANKS)
-        return look, found.rank, look.sketch(_FIRST)
+                return look, further.rank, look.seen(MOST_RANKS)[0]
+        return look, found.rank, look.seen(_FIRST)[0]
 
     def _body(
         self, x: Matrix, factors: Factors | None, look: _Look, step: float, shared: float
@@ -124,20 +122,14 @@ class Subject:
         left_basis, right_basis = factors.based if factors else (False, False)
         based = left_basis or right_basis
         signs = factors is None
-        if levels.any():
-            both = [*planes, plane(Kind.REST, levels)]
-            lanes, coded, bits = stream.encode(both, signs=signs)
-            if planes and lost + LAMBDA * (bits[-1] + _REST_BITS) > kept:
-                # The rest is not worth its bits.
-                shifts, lost = None, kept
-                lanes, coded, bits = stream.encode(planes, signs=signs)
-            else:
-                planes = both
-        elif planes:
-            shifts, lost = None, kept
-            lanes, coded, bits = stream.encode(planes, signs=signs)
-        else:
+        rest = [plane(Kind.REST, levels)] if levels.any() else []
+        if not planes and not rest:
             return b""
+        lanes, coded, bits = stream.encode([*planes, *rest], signs=signs)
+        if planes and rest and lost + LAMBDA * (bits[-1] + _REST_BITS) > kept:
+            rest = []  # not worth its bits
+            lanes, coded, bits = stream.encode(planes, signs=signs)
+        planes += rest
         body = Body(
             view=look.view,
             step=step if step != shared else None,
@@ -147,12 +139,12 @@ class Subject:
             reference=self.reference.digest[:DIGEST_BYTES] if self.reference and based else None,
             left_basis=left_basis,
             right_basis=right_basis,
-            shifts=shifts,
+            shifts=shifts if rest else None,
             signs=signs,
             lanes=lanes,
             low=[p.low for p in planes],
         ).write(self.values.shape, coded)
-        if lost + LAMBDA * 8 * len(body) > self.energy / step**2 + _NOTHING:
+        if (lost if rest else kept) + LAMBDA * 8 * len(body) > self.energy / step**2 + _NOTHING:
             return b""
         return body
 
@@ -163,11 +155,10 @@ class _Look:
     def __init__(self, subject: Subject, view: int) -> None:
         self.view = view
         self._subject = subject
-        self._sketches: dict[int, Sketch | None] = {}
-        self._profiles: dict[int, Profile] = {}
-        whole = matrix(subject.values, view)
-        self.rows = _alive((whole != 0).any(axis=1))
-        self.columns = _alive((whole != 0).any(axis=0))
+        self._seen: dict[int, tuple[Sketch | None, Profile]] = {}
+        alive = matrix(subject.values, view) != 0
+        self.rows = _alive(alive.any(axis=1))
+        self.columns = _alive(alive.any(axis=0))
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -184,28 +175,23 @@ class _Look:
         own = not np.shares_memory(x, self._subject.values)
         return np.divide(x, np.float32(step), out=x if own else None)
 
-    def sketch(self, rank: int) -> Sketch | None:
-        """Return at most ``rank`` singular triples, in units of the largest magnitude."""
-        if rank not in self._sketches:
-            self._look(rank)
-        return self._sketches[rank]
+    def seen(self, rank: int) -> tuple[Sketch | None, Profile]:
+        """Return at most ``rank`` singular triples and the profile with them.
 
-    def profile(self, rank: int) -> Profile:
-        """Return the profile with at most ``rank`` factors, in the same units."""
-        if rank not in self._profiles:
-            self._look(rank)
-        return self._profiles[rank]
+        Both in units of the largest magnitude: squares and sums must not overflow.
+        """
+        if rank not in self._seen:
+            x = self.matrix(self._subject.largest)
+            start = self._subject.warm
+            if start is not None and start.shape[-1] != x.shape[1]:
+                start = None
+            found = sketch(x, min(rank, *x.shape), start) if min(x.shape) > 1 else None
+            self._seen[rank] = found, profile(x, found)
+        return self._seen[rank]
 
-    def _look(self, rank: int) -> None:
-        # Magnitudes near one: squares and sums must not overflow.
-        scale = self._subject.largest
-        x = self.matrix(scale)
-        start = self._subject.warm
-        if start is not None and start.shape[-1] != x.shape[1]:
-            start = None
-        found = sketch(x, min(rank, *x.shape), start) if min(x.shape) > 1 else None
-        self._sketches[rank] = found
-        self._profiles[rank] = profile(x, found)
+    def forecast(self, rank: int, step: float) -> Forecast:
+        """Return what is best with a whole step of ``step`` and at most ``rank`` factors."""
+        return self.seen(rank)[1].forecast(step / self._subject.largest)
 
     @cached_property
     def bases(self) -> Bases:
@@ -222,7 +208,7 @@ def _alive(alive: NDArray[Any]) -> NDArray[np.int64] | None:
     return where if 0 < where.size < (1 - _FEWEST_DEAD) * alive.size else None
 
 
-def _shifts(x: Matrix, levels: NDArray[np.int32]) -> tuple[list[int] | None, float, float]:
+def _shifts(x: Matrix, levels: NDArray[np.int32]) -> tuple[list[int], float, float]:
     """Return how far the centroids of points 1 to 4 lie outside of them, in 1/32 of a step.
 
     Also the squared error with these, and that of sending none of the levels, in squared steps;
