@@ -72,10 +72,11 @@ def test_idx_that_is_not_right_is_refused(
 @pytest.mark.parametrize(
     ("content", "error"),
     [
-        (gzip.compress(GOOD)[:-9], TruncatedError),
-        (gzip.compress(GOOD)[:-8] + b"\0" * 8, ChecksumError),
+        (gzip.compress(GOOD, mtime=0)[:-9], TruncatedError),
+        (gzip.compress(GOOD, mtime=0)[:-8] + b"\0" * 8, ChecksumError),
         (GOOD, ChecksumError),
     ],
+    ids=["cut", "wrong-sum", "not-gzip"],
 )
 def test_damaged_gzip_is_refused(tmp_path: Path, content: bytes, error: type[WireError]) -> None:
     with pytest.raises(error) as caught:
