@@ -34,7 +34,7 @@ def _chosen() -> list[str]:
     found = {}
     for text in spellings():
         if coded(text) is not None:
-            joint = preset(text).plan(Manifest((TensorSpec("x", (9, 9)),))).joint is not None
+            joint = bool(preset(text).plan(Manifest((TensorSpec("x", (9, 9)),))).together)
             found[text.partition("=")[0] if joint else text] = text
     return list(found.values())
 

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     )
     from flowerpress.compression.limits import DEFAULT_LIMITS, Limits
     from flowerpress.compression.pipeline import Pipeline
-    from flowerpress.compression.plan import Coded, Joint, Plan
+    from flowerpress.compression.plan import Coded, Joint, Plan, Together
     from flowerpress.compression.presets import PRESETS, Preset, preset
     from flowerpress.compression.spec import DTYPES, Manifest, TensorSpec, model_digest
     from flowerpress.compression.wire import Reader, Writer
@@ -75,6 +75,7 @@ __all__ = [
     "SequenceError",
     "Sparse",
     "TensorSpec",
+    "Together",
     "TruncatedError",
     "UnknownNameError",
     "WireError",
@@ -134,7 +135,7 @@ _MODULES = {
         "Limits",
     ),
     "pipeline": ("Pipeline",),
-    "plan": ("Coded", "Joint", "Plan"),
+    "plan": ("Coded", "Joint", "Plan", "Together"),
     "presets": (
         "PRESETS",
         "Preset",

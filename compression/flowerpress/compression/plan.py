@@ -13,7 +13,7 @@ from flowerpress.compression.codec import Codec, Context
 from flowerpress.compression.errors import ConfigError
 from flowerpress.compression.spec import Manifest, TensorSpec
 
-__all__ = ["Coded", "Joint", "Plan"]
+__all__ = ["Coded", "Joint", "Plan", "Together"]
 
 
 @dataclass(frozen=True)
@@ -51,16 +51,23 @@ class Joint(ABC):
 
 
 @dataclass(frozen=True)
+class Together:
+    """Tensors, by their index in the manifest, that one rule codes."""
+
+    rule: Joint
+    tensors: tuple[int, ...]
+
+
+@dataclass(frozen=True)
 class Plan:
     """The codec of each tensor, in manifest order.
 
-    ``joint`` codes the tensors whose codec is the very object ``open``; that object says what is
-    true of whatever the rule settles on (``lossless``, ``biased``).
+    Where ``together`` names a tensor, its rule settles the codec for each update anew; the one in
+    ``codecs`` then says what is true of whatever it settles on (``lossless``, ``biased``).
     """
 
     codecs: tuple[Codec, ...]
-    joint: Joint | None = None
-    open: Codec | None = None
+    together: tuple[Together, ...] = ()
 
     @property
     def lossless(self) -> bool:
@@ -87,19 +94,18 @@ class Plan:
         """Return the coded tensors, in manifest order.
 
         Raises:
-            ConfigError: a plan for another model.
+            ConfigError: a plan for another model, or a budget that nothing fits.
             EncodeError: a tensor cannot be encoded.
         """
         self.check(manifest)
-        together = [i for i, codec in enumerate(self.codecs) if codec is self.open]
         settled: dict[int, Coded] = {}
-        if self.joint is not None and together:
-            coded = self.joint.encode(
-                [manifest.specs[i] for i in together],
-                [tensors[i] for i in together],
-                [contexts[i] for i in together],
+        for group in self.together:
+            coded = group.rule.encode(
+                [manifest.specs[i] for i in group.tensors],
+                [tensors[i] for i in group.tensors],
+                [contexts[i] for i in group.tensors],
             )
-            settled = dict(zip(together, coded, strict=True))
+            settled |= zip(group.tensors, coded, strict=True)
         return [
             settled[i] if i in settled else Coded(codec, codec.encode(tensor, spec, context))
             for i, (codec, tensor, spec, context) in enumerate(

@@ -8,8 +8,7 @@ from flowerpress.compression.codec import Codec
 from flowerpress.compression.errors import ConfigError
 from flowerpress.compression.pipeline import Pipeline
 from flowerpress.compression.plan import Plan
-from flowerpress.compression.presets.base import RAW, Preset
-from flowerpress.compression.presets.sparse import check_scope
+from flowerpress.compression.presets.base import Preset, check_scope, joint_plan
 from flowerpress.compression.selection import TaskVector, TaskVectorSigns
 from flowerpress.compression.spec import Manifest, TensorSpec
 from flowerpress.compression.stages import ChunkTopK, Codebook, Ternary
@@ -55,8 +54,7 @@ class ComPeft(Preset):
         if self.scope != "global":
             return super().plan(manifest)
         codec = self.codec(TensorSpec("all", ()))
-        codecs = tuple(codec if spec.is_float else RAW for spec in manifest.specs)
-        return Plan(codecs, TaskVectorSigns(codec), codec)
+        return joint_plan(manifest, TaskVectorSigns(codec), codec)
 
 
 @dataclass(frozen=True)

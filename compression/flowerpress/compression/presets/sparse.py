@@ -8,7 +8,7 @@ from flowerpress.compression.codec import Codec
 from flowerpress.compression.errors import UnknownNameError
 from flowerpress.compression.pipeline import Pipeline
 from flowerpress.compression.plan import Plan
-from flowerpress.compression.presets.base import RAW, Preset
+from flowerpress.compression.presets.base import Preset, check_scope, joint_plan
 from flowerpress.compression.presets.values import values_stage
 from flowerpress.compression.selection import GlobalTopK
 from flowerpress.compression.spec import Manifest, TensorSpec
@@ -22,7 +22,6 @@ from flowerpress.compression.stages import (
 )
 
 __all__ = [
-    "SCOPES",
     "RandomSubset",
     "RowSparse",
     "SparseTernary",
@@ -31,7 +30,6 @@ __all__ = [
     "TopKValues",
 ]
 
-SCOPES = ("tensor", "global")
 SCALINGS = ("unbiased", "plain")
 
 
@@ -57,8 +55,7 @@ class TopKValues(Preset):
             return super().plan(manifest)
         codec = self.codec(TensorSpec("all", ()))
         assert isinstance(codec, Pipeline)
-        codecs = tuple(codec if spec.is_float else RAW for spec in manifest.specs)
-        return Plan(codecs, GlobalTopK(codec), codec)
+        return joint_plan(manifest, GlobalTopK(codec), codec)
 
 
 @dataclass(frozen=True)
@@ -134,12 +131,6 @@ class Structured(Preset):
         if len(spec.shape) < 2:
             return Pipeline([values_stage(self.values)], self.coder)
         return Pipeline([rows, values_stage(self.values, _row(spec))], self.coder)
-
-
-def check_scope(scope: str) -> None:
-    """Raise ``UnknownNameError`` unless ``scope`` is one of ``SCOPES``."""
-    if scope not in SCOPES:
-        raise UnknownNameError("scope", scope, SCOPES)
 
 
 def _row(spec: TensorSpec) -> int:

@@ -87,7 +87,7 @@ def pack_tensors(stored: Stored, plan: Plan, told: Told) -> tuple[Update, list[C
 
 def _coded(stored: Stored, plan: Plan) -> Iterator[tuple[TensorSpec, NDArray[Any], Coded]]:
     specs, rng = stored.manifest.specs, np.random.default_rng(0)
-    if plan.joint is None:
+    if not plan.together:
         for spec, codec in zip(specs, plan.codecs, strict=True):
             x = _read(stored, spec)
             yield spec, x, Coded(codec, codec.encode(x, spec, Context(rng)))
