@@ -1,0 +1,1 @@
+"""Rates per layer: how many bytes each tensor of an update gets."""
