@@ -1,0 +1,114 @@
+"""Codecs chosen for each update anew, by measuring a menu on it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from flowerpress.compression.codec import Context
+from flowerpress.compression.plan import Coded, Joint
+from flowerpress.compression.presets import Preset, preset
+from flowerpress.compression.rates.alike import alike_plan
+from flowerpress.compression.rates.dial import Dialled
+from flowerpress.compression.rates.message import message_bytes
+from flowerpress.compression.spec import Manifest, TensorSpec
+
+__all__ = ["Allocated"]
+
+
+@dataclass(frozen=True)
+class Allocated(Joint):
+    """Codes every tensor with every codec of a menu, and keeps the best choice within a budget.
+
+    It costs the encoding of the whole menu for each update: for small models, for formats, and
+    where no server solves a plan for everybody.
+
+    Attributes:
+        menu: codec texts that the open tensors choose from.
+        target_bytes: of the whole message, or None with ``max_nmse``.
+        max_nmse: of the open tensors together.
+        fixed: by name, tensors that do not choose, and their codecs.
+        allocator, error: as in ``solve``.
+        weights: by name, how much the squared error of a tensor counts.
+        first: codecs of all tensors that are taken without measuring while they fit.
+    """
+
+    menu: tuple[str, ...]
+    target_bytes: int | None = None
+    max_nmse: float | None = None
+    fixed: tuple[tuple[str, Preset], ...] = ()
+    allocator: str = "lambda"
+    error: str = "squared"
+    weights: tuple[tuple[str, float], ...] = ()
+    first: tuple[Preset, ...] = ()
+
+    def encode(
+        self,
+        specs: Sequence[TensorSpec],
+        tensors: Sequence[NDArray[Any]],
+        contexts: Sequence[Context],
+    ) -> list[Coded]:
+        """Return all tensors coded.
+
+        Raises:
+            ConfigError: a budget that is exceeded even at the hardest.
+            EncodeError: a tensor cannot be encoded.
+        """
+        own = Manifest(tuple(specs))
+        if self.first:
+            coded = alike_plan(own, self.first).encode(own, tensors, contexts)
+            if self.target_bytes is None or message_bytes(coded) <= self.target_bytes:
+                return coded
+        choices = self._choices(own, tensors, contexts)
+        if self.target_bytes is None:
+            return alike_plan(own, choices).encode(own, tensors, contexts)
+        return Dialled(tuple(choices), self.target_bytes).encode(specs, tensors, contexts)
+
+    def _choices(
+        self, manifest: Manifest, tensors: Sequence[NDArray[Any]], contexts: Sequence[Context]
+    ) -> list[Preset]:
+        from flowerpress.compression.rates.menu import measure
+        from flowerpress.compression.rates.solve import solve
+
+        fixed = dict(self.fixed)
+        open_ = [
+            i for i, s in enumerate(manifest.specs) if s.is_float and s.size and s.name not in fixed
+        ]
+        some = Manifest(tuple(manifest.specs[i] for i in open_))
+        by_name = {manifest.specs[i].name: i for i in open_}
+        points = measure(
+            some,
+            {name: tensors[i] for name, i in by_name.items()},
+            self.menu,
+            rng=contexts[0].rng or np.random.default_rng(0) if contexts else None,
+            references={
+                n: r for n, i in by_name.items() if (r := contexts[i].reference) is not None
+            },
+            warm={n: w for n, i in by_name.items() if (w := contexts[i].warm) is not None},
+        )
+        budget = self.target_bytes
+        if budget is not None:
+            rest = [i for i in range(len(manifest)) if i not in set(open_)]
+            beside = Manifest(tuple(manifest.specs[i] for i in rest))
+            done = alike_plan(beside, [fixed.get(s.name, preset("none")) for s in beside.specs])
+            budget -= message_bytes(
+                done.encode(beside, [tensors[i] for i in rest], [contexts[i] for i in rest])
+            )
+        plan = solve(
+            some,
+            points,
+            allocator=self.allocator,
+            target_bytes=None if budget is None else max(1, budget),
+            max_nmse=self.max_nmse,
+            weights=dict(self.weights),
+            error=self.error,
+        )
+        settled = {entry.name: preset(entry.codec) for entry in plan.entries}
+        return [
+            settled.get(spec.name) or fixed.get(spec.name) or preset("none")
+            for spec in manifest.specs
+        ]
