@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from flowerpress.compression.codec import Context
 from flowerpress.compression.errors import ConfigError
-from flowerpress.compression.grouped import Grouped, grouped, row_blocks
+from flowerpress.compression.grouped import Grouped, rows_of
 from flowerpress.compression.plan import Coded, Joint, Plan, Together
 from flowerpress.compression.spec import Manifest, TensorSpec
 
@@ -71,14 +71,14 @@ class _InBlocks(Joint):
                 cut.append(x)
                 own.append(context)
                 continue
-            for rows in row_blocks(spec, count):
-                cut.append(x[rows])
+            for start, stop in rows_of(spec, count):
+                cut.append(x[start:stop])
                 # What a codec goes on from is of a whole tensor, not of its blocks.
                 own.append(
                     Context(
                         context.rng,
-                        None if context.reference is None else context.reference[rows],
-                        None if context.relevance is None else context.relevance[rows],
+                        None if context.reference is None else context.reference[start:stop],
+                        None if context.relevance is None else context.relevance[start:stop],
                     )
                 )
         coded = self.inner.encode(manifest, cut, own)
@@ -86,7 +86,7 @@ class _InBlocks(Joint):
         for count in self.counts:
             some = coded[at : at + count]
             at += count
-            out.append(some[0] if count == 1 else grouped(some))
+            out.append(some[0] if count == 1 else Grouped.join(some))
         return out
 
 
@@ -95,8 +95,6 @@ def _parts(spec: TensorSpec, count: int) -> list[TensorSpec]:
         rows = spec.shape[0] if spec.shape else 0
         raise ConfigError(f"{spec.name}: {count} groups of rows, and it has {rows} rows")
     return [
-        TensorSpec(
-            f"{spec.name}[{b.start}:{b.stop}]", (b.stop - b.start, *spec.shape[1:]), spec.dtype
-        )
-        for b in row_blocks(spec, count)
+        TensorSpec(f"{spec.name}[{start}:{stop}]", (stop - start, *spec.shape[1:]), spec.dtype)
+        for start, stop in rows_of(spec, count)
     ]
