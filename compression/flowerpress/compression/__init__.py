@@ -39,6 +39,7 @@ if TYPE_CHECKING:
         residual,
         warmth,
     )
+    from flowerpress.compression.grouped import Grouped
     from flowerpress.compression.limits import DEFAULT_LIMITS, Limits
     from flowerpress.compression.pipeline import Pipeline
     from flowerpress.compression.plan import Coded, Joint, Plan, Together
@@ -62,6 +63,7 @@ __all__ = [
     "FlowerpressError",
     "FormatError",
     "Frame",
+    "Grouped",
     "Joint",
     "LimitError",
     "Limits",
@@ -130,6 +132,7 @@ _MODULES = {
         "residual",
         "warmth",
     ),
+    "grouped": ("Grouped",),
     "limits": (
         "DEFAULT_LIMITS",
         "Limits",

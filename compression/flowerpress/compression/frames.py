@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from flowerpress.compression.codec import Codec, Context
 from flowerpress.compression.decoded import Decoded
 from flowerpress.compression.errors import NonFiniteError, WireError
+from flowerpress.compression.grouped import Grouped
 from flowerpress.compression.lowrank import LowRank
 from flowerpress.compression.pipeline import Pipeline
 from flowerpress.compression.plan import Plan
@@ -43,6 +44,7 @@ CODECS: dict[int, type[Codec]] = {
     PowerSgd.tag: PowerSgd,
     LowRank.tag: LowRank,
     RateDistortion.tag: RateDistortion,
+    Grouped.tag: Grouped,
 }
 
 Arrays = Mapping[str, NDArray[Any]]

@@ -16,6 +16,7 @@ from flowerpress.compression.presets.formats import (
     Fp16,
     Int4,
     Int8PerChannel,
+    IntN,
     Nf4,
 )
 from flowerpress.compression.presets.ratedistortion import RateDistortionBudget
@@ -48,6 +49,7 @@ PRESETS: dict[str, type[Preset]] = {
     "bf16": Bf16,
     "fp8": Fp8,
     "int4": Int4,
+    "intn": IntN,
     "nf4": Nf4,
     "threshold": ThresholdValues,
     "randomk": RandomSubset,

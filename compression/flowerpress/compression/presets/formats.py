@@ -12,7 +12,7 @@ from flowerpress.compression.presets.values import grouping
 from flowerpress.compression.spec import TensorSpec
 from flowerpress.compression.stages import Bfloat, Float8, Half, Int8, Integers, Normal4
 
-__all__ = ["Bf16", "Fp8", "Fp16", "Int4", "Int8PerChannel", "Nf4"]
+__all__ = ["Bf16", "Fp8", "Fp16", "Int4", "Int8PerChannel", "IntN", "Nf4"]
 
 
 @dataclass(frozen=True)
@@ -74,6 +74,20 @@ class Int4(Preset):
     def codec(self, spec: TensorSpec) -> Codec:
         """Return the 4-bit pipeline."""
         return Pipeline([Integers(4, grouping(self.scale, self.block))], self.coder)
+
+
+@dataclass(frozen=True)
+class IntN(Preset):
+    """``intn``: integers of two to eight bits, a scale per channel, tensor or block."""
+
+    bits: int = 6
+    scale: str = "channel"
+    block: int = 64
+    coder: str = "rans"
+
+    def codec(self, spec: TensorSpec) -> Codec:
+        """Return the pipeline of so many bits."""
+        return Pipeline([Integers(self.bits, grouping(self.scale, self.block))], self.coder)
 
 
 @dataclass(frozen=True)
