@@ -52,7 +52,14 @@ records = st.builds(
         st.builds(LeftOut, _count, st.text(max_size=5), st.text(max_size=5), st.text(max_size=5)),
         max_size=2,
     ).map(tuple),
+    simulated_seconds=st.none() | _finite,
+    missed=_count,
+    plan=st.none() | st.dictionaries(st.text(max_size=8), st.text(max_size=8), max_size=3),
+    target_bytes=st.none() | st.tuples(_count, _count).map(sorted).map(tuple),
 )
+
+LATER = ("simulated_seconds", "missed", "plan", "target_bytes")
+"""Keys that records of earlier versions lack."""
 
 
 @given(records)
@@ -79,7 +86,18 @@ def test_the_keys_of_a_line_are_the_documented_ones() -> None:
         "up_by_tensor",
         "down_by_tensor",
         "left_out",
+        *LATER,
     ]
+
+
+def test_lines_of_earlier_versions_are_read() -> None:
+    data = made_up_records(rounds=1)[1].to_json()
+    for key in LATER:
+        del data[key]
+    record = RoundRecord.from_json(data, "here")
+    assert record == made_up_records(rounds=1)[1]
+    assert (record.simulated_seconds, record.missed) == (None, 0)
+    assert (record.plan, record.target_bytes) == (None, None)
 
 
 def test_numpy_numbers_become_plain_and_a_diverged_loss_null() -> None:
@@ -96,7 +114,9 @@ def test_numpy_numbers_become_plain_and_a_diverged_loss_null() -> None:
     assert data["recall"] == [0.25, None]
 
 
-@pytest.mark.parametrize("key", list(RoundRecord(round=0, seconds=0.0).to_json()))
+@pytest.mark.parametrize(
+    "key", [key for key in RoundRecord(round=0, seconds=0.0).to_json() if key not in LATER]
+)
 def test_each_missing_key_is_named_with_file_and_line(key: str, tmp_path: Path) -> None:
     good, bad = (record.to_json() for record in made_up_records(rounds=1))
     del bad[key]
@@ -121,6 +141,14 @@ def test_each_missing_key_is_named_with_file_and_line(key: str, tmp_path: Path) 
         ("up_by_tensor", {"w": -1}),
         ("left_out", {}),
         ("bytes_up", None),
+        ("simulated_seconds", "1"),
+        ("missed", None),
+        ("plan", {"w": 1}),
+        ("plan", []),
+        ("target_bytes", [1]),
+        ("target_bytes", [2, 1]),
+        ("target_bytes", [-1, 1]),
+        ("target_bytes", [1.0, 2.0]),
     ],
 )
 def test_a_value_of_the_wrong_kind_is_named(key: str, value: object) -> None:

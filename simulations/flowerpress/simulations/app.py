@@ -22,6 +22,7 @@ from torch import nn
 from flowerpress.client import press
 from flowerpress.server import Pressed
 from flowerpress.simulations.config import SimulationConfig
+from flowerpress.simulations.engines.linked import LinkedGrid
 from flowerpress.simulations.engines.ordering import ordered
 from flowerpress.simulations.loaded import load
 from flowerpress.simulations.record import RoundRecord, RunWriter
@@ -89,6 +90,9 @@ def _serve(config: SimulationConfig, grid: Grid, on_record: OnRecord | None) -> 
     torch.set_num_threads(config.threads)
     loaded = load(config)
     nodes = ordered(grid, len(loaded.partition), config.seed)
+    linked = None
+    if loaded.links is not None:
+        linked = LinkedGrid(nodes, loaded.links, nodes.partitions, config.deadline)
     _seed(config.seed)
     model = loaded.task.build()
     train_loss = TrainLoss()
@@ -106,9 +110,9 @@ def _serve(config: SimulationConfig, grid: Grid, on_record: OnRecord | None) -> 
             if on_record is not None:
                 on_record(record)
 
-        recorder = Recorder(loaded, model, pressed, train_loss, nodes.partitions, emit)
+        recorder = Recorder(loaded, model, pressed, train_loss, nodes.partitions, emit, linked)
         arrays = ArrayRecord(model.state_dict())
-        pressed.start(nodes, arrays, config.rounds, _TIMEOUT, evaluate_fn=recorder)
+        pressed.start(linked or nodes, arrays, config.rounds, _TIMEOUT, evaluate_fn=recorder)
         save_model(config.out / "model.safetensors", recorder.arrays)
         writer.finish(recorder.summary())
 

@@ -95,6 +95,14 @@ class SimulationConfig(BaseModel):
     training: TrainingConfig = Field(
         default_factory=TrainingConfig, description="a table of training settings"
     )
+    links: str | None = Field(
+        default=None,
+        min_length=1,
+        description="simulated links, such as loguniform(low=64k,high=20M), or a file",
+    )
+    deadline: float | None = Field(
+        default=None, gt=0, description="seconds of simulated time for a round, above 0"
+    )
     evaluate_every: int = Field(default=1, ge=1, description="a whole number of rounds, at least 1")
     out: _FilePath | None = Field(default=None, description="the folder to write the run to")
 

@@ -98,6 +98,22 @@ class Fields:
         inner = Fields(self.mapping(key), f"{self.where}: {key}")
         return {name: inner.integer(name) for name in self.mapping(key)}
 
+    def texts(self, key: str) -> dict[str, str]:
+        """Return an object whose values are strings."""
+        inner = Fields(self.mapping(key), f"{self.where}: {key}")
+        return {name: inner.text(name) for name in self.mapping(key)}
+
+    def span(self, key: str) -> tuple[int, int] | None:
+        """Return two integers, the first no larger than the second, or None for null."""
+        value = self.raw(key)
+        if value is None:
+            return None
+        pair = self.items(key)
+        whole = [isinstance(n, int) and not isinstance(n, bool) and n >= 0 for n in pair]
+        if len(pair) != 2 or not all(whole) or pair[0] > pair[1]:
+            raise self._wrong(key, "the least and the largest of some integers", value)
+        return pair[0], pair[1]
+
     def done(self) -> None:
         """Refuse keys that were never asked for."""
         for key in self._data:

@@ -75,6 +75,12 @@ class RoundRecord:
 
     ``recall`` has one entry per class and ``client_accuracy`` one per client; an entry is None
     where there was no example. ``clients`` is the number that took part.
+
+    ``simulated_seconds`` is how long the round took on simulated links, None without any;
+    ``missed`` counts the clients whose updates came after its deadline. ``plan`` maps tensor names
+    to codec texts where the server's plan changed in this round, and is None where it did not, or
+    where there is none. ``target_bytes`` is the least and the most that any client was asked to
+    keep to. Records of earlier versions lack these four.
     """
 
     round: int
@@ -93,6 +99,10 @@ class RoundRecord:
     up_by_tensor: Mapping[str, int] = field(default_factory=dict)
     down_by_tensor: Mapping[str, int] = field(default_factory=dict)
     left_out: tuple[LeftOut, ...] = ()
+    simulated_seconds: float | None = None
+    missed: int = 0
+    plan: Mapping[str, str] | None = None
+    target_bytes: tuple[int, int] | None = None
 
     @property
     def bytes_total(self) -> int:
@@ -135,6 +145,12 @@ class RoundRecord:
                 LeftOut.from_json(item, f"{where}: left_out[{index}]")
                 for index, item in enumerate(read.items("left_out"))
             ),
+            simulated_seconds=read.maybe_number("simulated_seconds")
+            if "simulated_seconds" in read
+            else None,
+            missed=read.integer("missed") if "missed" in read else 0,
+            plan=read.texts("plan") if "plan" in read and read.raw("plan") is not None else None,
+            target_bytes=read.span("target_bytes") if "target_bytes" in read else None,
         )
         read.done()
         return record

@@ -17,6 +17,7 @@ from torch import nn
 
 from flowerpress.server import Pressed
 from flowerpress.simulations.engines.errors import EngineError
+from flowerpress.simulations.engines.linked import LinkedGrid
 from flowerpress.simulations.judging import judge
 from flowerpress.simulations.loaded import Loaded
 from flowerpress.simulations.record import LeftOut, RoundRecord, Summary, TensorInfo
@@ -53,7 +54,8 @@ class Recorder:
     """The central evaluation of a run, called by the strategy after each round.
 
     ``partitions`` maps node ids to partitions: by those clients go into the records. Each record
-    is handed to ``emit``. ``arrays`` is the latest global model.
+    is handed to ``emit``. ``linked`` knows the simulated times, if there are any. ``arrays`` is the
+    latest global model.
     """
 
     def __init__(
@@ -64,6 +66,7 @@ class Recorder:
         train_loss: TrainLoss,
         partitions: Mapping[int, int],
         emit: Callable[[RoundRecord], None],
+        linked: LinkedGrid | None = None,
     ) -> None:
         self.arrays = ArrayRecord()
         self.records: list[RoundRecord] = []
@@ -73,6 +76,7 @@ class Recorder:
         self._train_loss = train_loss
         self._partitions = partitions
         self._emit = emit
+        self._linked = linked
         self._started = self._before = time.monotonic()
 
     def __call__(self, server_round: int, arrays: ArrayRecord) -> MetricRecord | None:
@@ -98,6 +102,7 @@ class Recorder:
                 f"all {asked} clients of the first round failed; client {first.client} with "
                 f"{first.error}: {first.message}"
             )
+        times = self._linked.of(server_round) if self._linked else None
         now = time.monotonic()
         record = RoundRecord(
             round=server_round,
@@ -111,6 +116,8 @@ class Recorder:
             up_by_tensor=dict(moved.uplink.by_tensor),
             down_by_tensor=dict(moved.downlink.by_tensor),
             left_out=left_out,
+            simulated_seconds=times.seconds if times else None,
+            missed=len(times.missed) if times else 0,
             **judged,
         )
         self._before = now

@@ -69,6 +69,7 @@ def configure(
     import json
 
     from flowerpress.simulations.config import load_config
+    from flowerpress.simulations.links import absolute
 
     words = list(overrides or [])
     for key, value in options.items():
@@ -80,4 +81,6 @@ def configure(
     if settings.data is not None:
         # The same folder is the same data, from whatever folder the command is given.
         settings = settings.model_copy(update={"data": settings.data.expanduser().absolute()})
+    if settings.links is not None:
+        settings = settings.model_copy(update={"links": absolute(settings.links)})
     return settings

@@ -36,12 +36,15 @@ def run(config: SimulationConfig, on_record: Callable[[RoundRecord], None] | Non
         StoppedError: Ctrl-C; the rounds that were finished can be read in the folder.
     """
     from flowerpress.compression import preset
+    from flowerpress.simulations.links import absolute
     from flowerpress.simulations.loaded import load
     from flowerpress.simulations.record import is_finished
     from flowerpress.simulations.strategies import make_strategy
 
     if config.data is not None:
         config = config.model_copy(update={"data": config.data.expanduser().absolute()})
+    if config.links is not None:
+        config = config.model_copy(update={"links": absolute(config.links)})
     if config.out is not None and is_finished(config.out):
         raise ConfigError(f"{config.out}: holds a finished run; name another folder (out=...)")
     preset(config.uplink)
