@@ -1,0 +1,71 @@
+"""The diagonal of the empirical Fisher information, summed up tensor by tensor in one pass.
+
+The squared gradient of each example's own loss says how much the loss minds an error in a weight,
+to second order: the same measure as in elastic weight consolidation (Kirkpatrick et al. 2017,
+"Overcoming catastrophic forgetting in neural networks", section 2). It is the *empirical* Fisher:
+the labels are those of the data, not drawn from the model; Kunstner et al. 2019, "Limitations of
+the empirical Fisher approximation for natural gradient descent", say where the two differ.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional
+
+from flowerpress.simulations.tasks import Samples, Task
+
+__all__ = ["Fisher"]
+
+
+class Fisher:
+    """Adds up squared gradients, one example at a time.
+
+    One example, not a batch: the square of a batch's mean gradient is mostly about what its
+    examples agree on, and would change with the size of the batch. Nothing is lost by it on a CPU,
+    where a backward pass vectorised over examples (``torch.func``) takes as long for each.
+    The model is in evaluation mode, so that no batch statistics tie examples together.
+    """
+
+    def __init__(self, task: Task, model: nn.Module) -> None:
+        """``model``: its weights stay as they are; it is put into evaluation mode."""
+        self._task = task
+        self._model = model.eval()
+        self._device = next(model.parameters()).device
+        named = [(name, each) for name, each in model.named_parameters() if each.requires_grad]
+        self._names = [name for name, _ in named]
+        self._parameters = [each for _, each in named]
+        self._sums = np.zeros(len(named))
+        self._total = 0.0
+        self.examples = 0
+
+    def add(self, sample: Samples, weight: float = 1.0) -> None:
+        """Add one example's squared gradients, times ``weight``.
+
+        The second derivative of a weighted mean of losses is the weighted mean of theirs, so the
+        weight of a class goes in as it is and not squared.
+        """
+        scores = self._model(self._task.prepare(sample.inputs).to(self._device))
+        labels = sample.labels.to(self._device)
+        loss = functional.cross_entropy(scores.flatten(0, -2), labels.flatten())
+        found = torch.autograd.grad(loss, self._parameters, allow_unused=True)
+        squares = [0.0 if each is None else float(each.double().square().sum()) for each in found]
+        if np.isfinite(squares).all():
+            self._sums += weight * np.array(squares)
+            self._total += weight
+            self.examples += 1
+
+    def squared_gradients(self) -> dict[str, float]:
+        """Return the mean squared gradient of an element of each parameter; none without examples.
+
+        Floating-point tensors that are no parameters (running means) are not among them.
+        """
+        if not self._total:
+            return {}
+        means = self._sums / self._total
+        return {
+            name: float(mean) / parameter.numel()
+            for name, mean, parameter in zip(self._names, means, self._parameters, strict=True)
+            if parameter.numel()
+        }
