@@ -33,8 +33,13 @@ def made_up_records(
     every: int = 1,
     bad_rounds: Sequence[int] = (),
     final: float = 0.95,
+    linked: bool = False,
 ) -> list[RoundRecord]:
-    """Return records of a smooth made-up learning curve, evaluated in each ``every``-th round."""
+    """Return records of a smooth made-up learning curve, evaluated in each ``every``-th round.
+
+    With ``linked``, rounds take simulated time, client 2 is late in the bad ones, and the plan
+    changes in every third.
+    """
     noise = random.Random(seed)
     records = []
     for number in range(rounds + 1):
@@ -71,6 +76,12 @@ def made_up_records(
                 up_by_tensor=size if sent else {},
                 down_by_tensor={name: count + 5 for name, count in size.items()} if sent else {},
                 left_out=bad,
+                simulated_seconds=10.0 * sent if linked else None,
+                missed=len(bad) if linked else 0,
+                plan={name: f"rd(relative={number})" for name, _ in tensors}
+                if linked and number % 3 == 1
+                else None,
+                target_bytes=(1000, 8000) if linked and sent else None,
             )
         )
     return records

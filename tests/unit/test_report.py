@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import warnings
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -12,10 +13,22 @@ import pytest
 from matplotlib.image import imread
 
 from flowerpress.compression.errors import ConfigError
-from flowerpress.simulations.canvas import byte_ticks, drawing, shorten, spread_apart, svg
-from flowerpress.simulations.chart import comparison_figure, curves
+from flowerpress.simulations.canvas import (
+    byte_ticks,
+    drawing,
+    second_ticks,
+    shorten,
+    spread_apart,
+    svg,
+)
+from flowerpress.simulations.chart import TIME, comparison_figure, curves
 from flowerpress.simulations.plots import PLOTS, accuracy_bytes_figure, write_plots
-from flowerpress.simulations.record import Run, read_run
+from flowerpress.simulations.rate_plots import (
+    accuracy_time_figure,
+    simulated_clock,
+    tensor_bits,
+)
+from flowerpress.simulations.record import LeftOut, RoundRecord, Run, read_run
 from flowerpress.simulations.report import write_comparison, write_report
 from tests.unit.synthetic_runs import (
     made_up_comparison,
@@ -69,7 +82,7 @@ def _self_contained(path: Path) -> _Page:
 def hostile(tmp_path_factory: pytest.TempPathFactory) -> Run:
     """Return a run whose every name tries something, reported."""
     folder = tmp_path_factory.mktemp("hostile")
-    records = made_up_records(rounds=4, tensors=TENSORS, bad_rounds=[2], classes=3)
+    records = made_up_records(rounds=4, tensors=TENSORS, bad_rounds=[2], classes=3, linked=True)
     run = write_made_up_run(
         folder,
         records,
@@ -125,7 +138,7 @@ def test_a_run_without_any_evaluation_is_reported(rounds: int, tmp_path: Path) -
 
 
 def test_a_run_with_only_one_point_is_drawn(tmp_path: Path) -> None:
-    run = write_made_up_run(tmp_path, made_up_records(rounds=1, ratio=1.0))
+    run = write_made_up_run(tmp_path, made_up_records(rounds=1, ratio=1.0, linked=True))
     assert {path.stem for path in write_plots(run)} == set(PLOTS)
 
 
@@ -185,10 +198,10 @@ def test_curves_are_means_and_ranges_over_seeds(tmp_path: Path) -> None:
     chosen = [run for run in runs if run.label == "stc"]
     last = [run.records[3].accuracy or 0.0 for run in chosen]
     assert stc.seeds == 3
-    assert len(stc.bytes) == 3  # round 0 has no bytes
+    assert len(stc.x) == 3  # round 0 has no bytes
     assert stc.mean[-1] == pytest.approx(sum(last) / 3)
     assert (stc.low[-1], stc.high[-1]) == (min(last), max(last))
-    assert stc.bytes[-1] == sum(record.bytes_total for record in chosen[0].records)
+    assert stc.x[-1] == sum(record.bytes_total for record in chosen[0].records)
 
 
 def test_curves_keep_to_rounds_that_all_seeds_have(tmp_path: Path) -> None:
@@ -219,6 +232,58 @@ def test_names_at_the_ends_do_not_overlap(tmp_path: Path) -> None:
     assert len(boxes) == 9
     hits = sum(a.overlaps(b) for at, a in enumerate(boxes) for b in boxes[:at])
     assert hits == 0
+
+
+def test_bits_per_parameter_by_hand(tmp_path: Path) -> None:
+    records = [
+        RoundRecord(round=0, seconds=0.0),
+        RoundRecord(round=1, seconds=1.0, clients=4, up_by_tensor={"w": 100, "b": 10}),
+        RoundRecord(
+            round=2,
+            seconds=1.0,
+            clients=4,
+            up_by_tensor={"w": 30},
+            left_out=(LeftOut(1, "E", "", ""), LeftOut(1, "E", "", "")),
+        ),
+        RoundRecord(round=3, seconds=1.0, clients=1, left_out=(LeftOut(1, "E", "", ""),)),
+    ]
+    run = write_made_up_run(tmp_path, records, tensors=["w", "b", "never"])
+    names, rounds, bits = tensor_bits(run)  # every made-up tensor has one parameter
+    assert names == ["w", "b", "never"]
+    assert [record.round for record in rounds] == [1, 2]
+    assert bits.tolist() == [[8 * 100 / 4, 8 * 30 / 3], [8 * 10 / 4, 0.0], [0.0, 0.0]]
+    assert tensor_bits(run, largest=1)[0] == ["w"]
+    assert tensor_bits(replace(run, summary=None))[0] == []
+
+
+def test_simulated_time_is_drawn_only_where_there_is_some(tmp_path: Path) -> None:
+    linked = write_made_up_run(tmp_path / "a", made_up_records(rounds=4, linked=True))
+    plain = write_made_up_run(tmp_path / "b", made_up_records(rounds=4))
+    assert simulated_clock(linked) == {0: 0.0, 1: 10.0, 2: 20.0, 3: 30.0, 4: 40.0}
+    assert simulated_clock(plain) == {}
+    assert accuracy_time_figure(plain) is None
+    texts = _self_contained(write_report(linked.folder)).texts
+    assert {"Simulated", "10.0 s"} <= set(texts)
+    assert "Simulated" not in _self_contained(write_report(plain.folder)).texts
+    assert not (plain.folder / "accuracy_time.png").exists()
+    (curve,) = curves([linked], TIME)
+    assert curve.x.tolist() == [10.0, 20.0, 30.0, 40.0]
+    folder = tmp_path / "both"
+    texts = _self_contained(write_comparison(folder, [linked])).texts
+    assert {"Simulated time", "40.0 s"} <= set(texts)
+    assert imread(folder / "comparison_time.png").shape[:2] == (780, 1200)
+    write_comparison(tmp_path / "plain", [plain])
+    assert not (tmp_path / "plain" / "comparison_time.png").exists()
+
+
+def test_time_ticks_are_those_of_clocks() -> None:
+    assert second_ticks(0.5, 2000) == [1.0, 10.0, 60.0, 600.0]
+    assert second_ticks(50, 4000) == [60.0, 600.0, 3600.0]
+    for low in (1e-3, 0.7, 45.0, 5000.0, 3e5):
+        for width in (3, 10, 1e3, 1e6):
+            ticks = second_ticks(low, low * width)
+            assert all(low <= tick <= low * width for tick in ticks)
+            assert 2 <= len(ticks) <= 9
 
 
 def test_byte_ticks_are_round_and_enough() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -23,6 +24,7 @@ from flowerpress.simulations.tables import (
     run_table,
     summarise,
     tensor_bytes,
+    told,
     write_csv,
 )
 from tests.unit.synthetic_runs import made_up_records
@@ -124,8 +126,28 @@ def test_a_comparison_adds_up_as_by_hand() -> None:
         "40.0x",
         "7.27x",
         "8.0",
+        "–",
+        "–",
     ]
     assert len(comparison_columns(rows)) == len(comparison_cells(none))
+
+
+def test_simulated_time_and_missed_updates_have_columns_where_there_are_any() -> None:
+    plain = _run("none", 0, [0.1, 0.8], 2000)
+    timed = [replace(r, simulated_seconds=40.0, missed=r.round) for r in plain.records]
+    linked = replace(plain, label="linked", records=tuple(timed))
+    rows = summarise([plain, linked, linked])
+    assert [(row.simulated_seconds, row.missed) for row in rows] == [(None, 0), (80.0, 2)]
+    assert comparison_cells(rows[1])[-2:] == ["1:20", "2"]
+    headings = [column.title for column in comparison_table(rows).columns]
+    assert headings[-2:] == ["Simulated time", "Missed"]
+    assert comparison_table(rows[:1]).columns[-1].title == "Seconds"
+    assert [c.title for c in run_table(linked).columns if c.title in ("Missed", "Simulated")] == [
+        "Missed",
+        "Simulated",
+    ]
+    assert run_table(plain).columns[-1].title == "Seconds"
+    assert told(["Round", "Missed"], [["1", "–"]]) == (["Round"], [["1"]])
 
 
 def test_runs_without_evaluation_or_bytes_have_no_numbers() -> None:
@@ -163,7 +185,7 @@ def test_tensors_are_sorted_and_the_rest_added_up() -> None:
 
 def test_a_round_as_cells() -> None:
     records = made_up_records(bad_rounds=[2], every=2)
-    assert run_cells(records[0])[-4:-1] == ["–", "–", "–"]
+    assert run_cells(records[0])[-5:-2] == ["–", "–", "–"]
     assert run_cells(records[1])[1:4] == ["–", "–", "–"]
     assert run_cells(records[2])[6] == "1"
 

@@ -46,6 +46,8 @@ __all__ = [
     "new_figure",
     "percent_axis",
     "save_png",
+    "second_ticks",
+    "seconds_axis",
     "shorten",
     "spread_apart",
     "svg",
@@ -99,6 +101,9 @@ _STYLE: dict[str, Any] = {
     "svg.fonttype": "path",
 }
 
+_CLOCK = ((1.0, 0.0, 60.0), (60.0, 1.0, 60.0), (3600.0, 1.0, 24.0), (86_400.0, 1.0, math.inf))
+"""Units of time in seconds, and from how many to how many of them they are used."""
+
 
 @contextmanager
 def drawing() -> Iterator[None]:
@@ -143,6 +148,27 @@ def bytes_axis(axis: Axis, low: float, high: float) -> None:
     axis.set_major_locator(FixedLocator(ticks))
     axis.set_major_formatter(FixedFormatter([_short_bytes(tick) for tick in ticks]))
     axis.set_minor_locator(NullLocator())
+
+
+def seconds_axis(axis: Axis, low: float, high: float) -> None:
+    """Give a logarithmic axis from ``low`` to ``high`` seconds round ticks such as 10 s, 5 min."""
+    ticks = second_ticks(low, high)
+    axis.set_major_locator(FixedLocator(ticks))
+    axis.set_major_formatter(FixedFormatter([_short_time(tick) for tick in ticks]))
+    axis.set_minor_locator(NullLocator())
+
+
+def second_ticks(low: float, high: float) -> list[float]:
+    """Return 3 to 9 round times in [low, high], in seconds; fewer only where the range is tiny."""
+    ticks: list[float] = []
+    for digits in ((1,), (1, 3), (1, 2, 5), range(1, 10), [tenth / 10 for tenth in range(10, 100)]):
+        steps = [digit * 10.0**power for power in range(-6, 7) for digit in digits]
+        # As clocks have them: up to 60 seconds, 60 minutes, 24 hours, and then days.
+        every = (unit * x for unit, first, end in _CLOCK for x in steps if first <= x < end)
+        ticks = sorted(tick for tick in every if low <= tick <= high)
+        if len(ticks) >= 3:
+            break
+    return ticks[:: math.ceil(len(ticks) / 9) or 1]
 
 
 def byte_ticks(low: float, high: float) -> list[float]:
@@ -224,6 +250,13 @@ def svg(figure: Figure, prefix: str) -> str:
 def _short_bytes(value: float) -> str:
     number, unit = human_bytes(value).split(" ")
     return f"{float(number):g} {unit}"
+
+
+def _short_time(value: float) -> str:
+    for unit, name in ((86_400.0, "d"), (3600.0, "h"), (60.0, "min")):
+        if value >= unit:
+            return f"{value / unit:.3g} {name}"
+    return f"{value:.3g} s"
 
 
 def limits(values: Sequence[float], margin: float) -> tuple[float, float]:

@@ -1,4 +1,4 @@
-"""The picture of a comparison: accuracy against total bytes, one line for each codec.
+"""The pictures of a comparison: accuracy against bytes or simulated time, a line for each codec.
 
 The line is the mean over the seeds, the band goes from the lowest to the highest seed. The end of
 each line carries the codec's name, moved to where it covers neither lines nor other names.
@@ -6,13 +6,14 @@ each line carries the codec's name, moved to where it covers neither lines nor o
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Literal
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 from matplotlib.text import Annotation
@@ -27,43 +28,75 @@ from flowerpress.simulations.canvas import (
     limits,
     new_figure,
     percent_axis,
+    seconds_axis,
     shorten,
     spread_apart,
 )
+from flowerpress.simulations.metrics import RoundRecord
 from flowerpress.simulations.record import Run
-from flowerpress.simulations.tables import human_bytes, percent
+from flowerpress.simulations.tables import duration, human_bytes, percent
 
-__all__ = ["Curve", "comparison_figure", "curves"]
+__all__ = ["BYTES", "TIME", "Curve", "Measure", "comparison_figure", "curves"]
 
 _DASHES: tuple[str | tuple[int, tuple[float, ...]], ...] = ("-", (0, (5, 2)), (0, (1.5, 1.5)))
 _MARKS = "osD^vP"
 
 
 @dataclass(frozen=True)
+class Measure:
+    """What stands on the x axis: what a round adds to it, and how it is written.
+
+    ``of`` returns None where a round did not measure it.
+    """
+
+    title: str
+    label: str
+    of: Callable[[RoundRecord], float | None]
+    text: Callable[[float | None], str]
+    ticks: Callable[[Axis, float, float], None]
+
+
+BYTES = Measure(
+    "Accuracy against total bytes",
+    "bytes sent so far, up and down, all clients",
+    lambda record: record.bytes_total,
+    human_bytes,
+    bytes_axis,
+)
+TIME = Measure(
+    "Accuracy against simulated time",
+    "time so far on simulated links",
+    lambda record: record.simulated_seconds,
+    duration,
+    seconds_axis,
+)
+
+
+@dataclass(frozen=True)
 class Curve:
-    """One codec: float64 arrays of equal length; bytes are means over seeds, both directions."""
+    """One codec: float64 arrays of equal length; ``x`` is the measure's mean over seeds."""
 
     label: str
     seeds: int
-    bytes: NDArray[np.float64]
+    x: NDArray[np.float64]
     mean: NDArray[np.float64]
     low: NDArray[np.float64]
     high: NDArray[np.float64]
 
 
-def curves(runs: Sequence[Run]) -> list[Curve]:
+def curves(runs: Sequence[Run], measure: Measure = BYTES) -> list[Curve]:
     """Return a curve for each label, of the rounds that all of its seeds evaluated.
 
-    Seeds without any evaluation are left out; so are rounds before the first byte, which have no
-    place on a logarithmic axis.
+    Seeds without any evaluation are left out; so are rounds before the first byte or second, which
+    have no place on a logarithmic axis.
     """
-    groups: dict[str, list[dict[int, tuple[int, float]]]] = {}
+    groups: dict[str, list[dict[int, tuple[float, float]]]] = {}
     for run in runs:
-        sent, points = 0, {}
+        so_far, points = 0.0, {}
         for record in run.records:
-            sent += record.bytes_total
-            if record.accuracy is not None and sent:
-                points[record.round] = (sent, record.accuracy)
+            so_far += measure.of(record) or 0.0
+            if record.accuracy is not None and so_far:
+                points[record.round] = (so_far, record.accuracy)
         group = groups.setdefault(run.label, [])
         if points:
             group.append(points)
@@ -72,36 +105,30 @@ def curves(runs: Sequence[Run]) -> list[Curve]:
         rounds = sorted(set.intersection(*(set(points) for points in seeds))) if seeds else []
         if rounds:
             table = np.array([[points[at] for at in rounds] for points in seeds], np.float64)
-            sent_mean, accuracy = table[..., 0].mean(0), table[..., 1]
+            mean, accuracy = table[..., 0].mean(0), table[..., 1]
             low, high = accuracy.min(0), accuracy.max(0)
-            found.append(Curve(label, len(seeds), sent_mean, accuracy.mean(0), low, high))
+            found.append(Curve(label, len(seeds), mean, accuracy.mean(0), low, high))
     return found
 
 
-def comparison_figure(runs: Sequence[Run], title: str = "", note: str = "") -> Figure | None:
-    """Draw ``curves(runs)``; None where no run evaluated anything."""
-    drawn = curves(runs)
+def comparison_figure(
+    runs: Sequence[Run], title: str = "", note: str = "", measure: Measure = BYTES
+) -> Figure | None:
+    """Draw ``curves(runs, measure)``; None where no run evaluated or measured anything."""
+    drawn = curves(runs, measure)
     if not drawn:
         return None
     figure = new_figure(780)
-    ax = axes(
-        figure,
-        title or "Accuracy against total bytes",
-        "bytes sent so far, up and down, all clients",
-        "accuracy",
-        note,
-    )
+    ax = axes(figure, title or measure.title, measure.label, "accuracy", note)
     ax.set_xscale("log")
     for index, curve in enumerate(drawn):
         colour, turn = COLOURS[index % len(COLOURS)], index // len(COLOURS)
         style = _DASHES[turn % len(_DASHES)]
         if curve.seeds > 1:
-            ax.fill_between(
-                curve.bytes, curve.low, curve.high, color=colour, alpha=0.16, linewidth=0
-            )
-        ax.plot(curve.bytes, curve.mean, color=colour, linestyle=style, zorder=3)
+            ax.fill_between(curve.x, curve.low, curve.high, color=colour, alpha=0.16, linewidth=0)
+        ax.plot(curve.x, curve.mean, color=colour, linestyle=style, zorder=3)
         ax.plot(
-            curve.bytes[-1:],
+            curve.x[-1:],
             curve.mean[-1:],
             color=colour,
             marker=_MARKS[index % len(_MARKS)],
@@ -110,16 +137,16 @@ def comparison_figure(runs: Sequence[Run], title: str = "", note: str = "") -> F
             markeredgewidth=1.2,
             zorder=4,
         )
-    low, high = limits([size for curve in drawn for size in curve.bytes.tolist()], 0.05)
+    low, high = limits([size for curve in drawn for size in curve.x.tolist()], 0.05)
     high *= (high / low) ** 0.12  # room for the name of the rightmost line
     ax.set_xlim(low, high)
     bottom = min(float(curve.low.min()) for curve in drawn)
     top = max(float(curve.high.max()) for curve in drawn)
     room = max(top - bottom, 0.02)
     ax.set_ylim(bottom - 0.04 * room, top + 0.14 * room)
-    bytes_axis(ax.xaxis, low, high)
+    measure.ticks(ax.xaxis, low, high)
     percent_axis(ax.yaxis)
-    _label_ends(figure, ax, drawn)
+    _label_ends(figure, ax, drawn, measure)
     return figure
 
 
@@ -137,7 +164,7 @@ _PLACES: tuple[tuple[float, float, _Across, _Along], ...] = (
 """Where a name may stand from its point: offset in points and alignment, the best first."""
 
 
-def _label_ends(figure: Figure, ax: Axes, drawn: Sequence[Curve]) -> None:
+def _label_ends(figure: Figure, ax: Axes, drawn: Sequence[Curve], measure: Measure) -> None:
     """Put each name at the place that covers the least; the best line chooses first.
 
     Where a name would still cover another or the end of a line, all of them go into a column at
@@ -147,7 +174,7 @@ def _label_ends(figure: Figure, ax: Axes, drawn: Sequence[Curve]) -> None:
     canvas.draw()  # the layout must be known before pixels mean anything
     renderer = canvas.get_renderer()
     frame = ax.get_window_extent(renderer)
-    lines = [_dense(ax.transData.transform(np.column_stack((c.bytes, c.mean)))) for c in drawn]
+    lines = [_dense(ax.transData.transform(np.column_stack((c.x, c.mean)))) for c in drawn]
     points = np.concatenate(lines)
     taken = [Bbox.from_bounds(x - 9, y - 9, 18, 18) for x, y in (line[-1] for line in lines)]
     order = sorted(range(len(drawn)), key=lambda at: float(-drawn[at].mean[-1]))
@@ -156,8 +183,8 @@ def _label_ends(figure: Figure, ax: Axes, drawn: Sequence[Curve]) -> None:
         curve, colour = drawn[at], COLOURS[at % len(COLOURS)]
         text = ax.annotate(
             f"{shorten(curve.label, 28)}\n{percent(float(curve.mean[-1]))}, "
-            f"{human_bytes(float(curve.bytes[-1]))}",
-            (float(curve.bytes[-1]), float(curve.mean[-1])),
+            f"{measure.text(float(curve.x[-1]))}",
+            (float(curve.x[-1]), float(curve.mean[-1])),
             (0, 0),
             textcoords="offset points",
             color=colour,
@@ -182,20 +209,20 @@ def _label_ends(figure: Figure, ax: Axes, drawn: Sequence[Curve]) -> None:
     if any(clashes):
         for text in placed:
             text.remove()
-        _label_column(ax, drawn, frame)
+        _label_column(ax, drawn, frame, measure)
 
 
-def _label_column(ax: Axes, drawn: Sequence[Curve], frame: Bbox) -> None:
+def _label_column(ax: Axes, drawn: Sequence[Curve], frame: Bbox, measure: Measure) -> None:
     """List the names right of the frame in the order of their lines' ends, joined by thin lines."""
     order = sorted(range(len(drawn)), key=lambda at: float(drawn[at].mean[-1]))
-    ends = ax.transData.transform([(drawn[at].bytes[-1], drawn[at].mean[-1]) for at in order])
+    ends = ax.transData.transform([(drawn[at].x[-1], drawn[at].mean[-1]) for at in order])
     pixels = spread_apart(ends[:, 1].tolist(), 26, frame.y0, frame.y1)
     for at, pixel in zip(order, pixels, strict=True):
         curve, colour = drawn[at], COLOURS[at % len(COLOURS)]
         ax.annotate(
             f"{shorten(curve.label, 22)} {percent(float(curve.mean[-1]))}, "
-            f"{human_bytes(float(curve.bytes[-1]))}",
-            (float(curve.bytes[-1]), float(curve.mean[-1])),
+            f"{measure.text(float(curve.x[-1]))}",
+            (float(curve.x[-1]), float(curve.mean[-1])),
             (1.02, (pixel - frame.y0) / frame.height),
             textcoords="axes fraction",
             va="center",

@@ -29,9 +29,10 @@ from flowerpress.simulations.canvas import (
     percent_axis,
     save_png,
     shorten,
-    spread_apart,
 )
+from flowerpress.simulations.labels import MANY, accuracy_limits, right_labels, spread, subtitle
 from flowerpress.simulations.metrics import RoundRecord
+from flowerpress.simulations.rate_plots import accuracy_time_figure, tensor_rounds_figure
 from flowerpress.simulations.record import Run
 from flowerpress.simulations.tables import human_bytes, human_ratio, percent, tensor_bytes
 
@@ -43,9 +44,6 @@ __all__ = [
     "tensor_bytes_figure",
     "write_plots",
 ]
-
-_MANY = 40
-"""More points than this are drawn as a line without marks."""
 
 
 def accuracy_bytes_figure(run: Run) -> Figure | None:
@@ -61,17 +59,17 @@ def accuracy_bytes_figure(run: Run) -> Figure | None:
         "Accuracy against bytes",
         "bytes sent so far, up and down, all clients",
         "accuracy",
-        _subtitle(run),
+        subtitle(run),
     )
     ax.set_xscale("log")
     x = [sent[record.round] for record in points]
     plain = [raw[record.round] for record in points]
     ax.plot(plain, y, color=MUTED, linewidth=1.4, linestyle=(0, (4, 2)))
-    ax.plot(x, y, color=COLOURS[0], marker="o" if len(x) <= _MANY else None, markersize=3.5)
+    ax.plot(x, y, color=COLOURS[0], marker="o" if len(x) <= MANY else None, markersize=3.5)
     ax.plot(x[-1:], y[-1:], color=COLOURS[0], marker="o", markersize=7)
     low, high = limits([*x, *plain], 0.05)
     ax.set_xlim(low, high)
-    _accuracy_limits(ax, y)
+    accuracy_limits(ax, y)
     bytes_axis(ax.xaxis, low, high)
     percent_axis(ax.yaxis)
     top = max(y[-1 - len(y) // 3 :])  # the labels stand above the last third of the line
@@ -89,11 +87,11 @@ def accuracy_rounds_figure(run: Run) -> Figure | None:
     if not points:
         return None
     figure = new_figure()
-    ax = axes(figure, "Accuracy per round", "round", "accuracy", _subtitle(run))
+    ax = axes(figure, "Accuracy per round", "round", "accuracy", subtitle(run))
     rounds = [record.round for record in points]
     y = [record.accuracy or 0.0 for record in points]
     worst = [(r.round, r.worst_client.accuracy) for r in points if r.worst_client]
-    mark = "o" if len(points) <= _MANY else None
+    mark = "o" if len(points) <= MANY else None
     ax.plot(rounds, y, color=COLOURS[0], marker=mark, markersize=3.5)
     ends = [(y[-1], f"model {percent(y[-1])}", COLOURS[0])]
     lines = list(y)
@@ -101,7 +99,7 @@ def accuracy_rounds_figure(run: Run) -> Figure | None:
         ax.plot(*zip(*worst, strict=True), color=COLOURS[1], linewidth=1.4, marker=mark, ms=3)
         lines += [value for _, value in worst]
         ends.append((worst[-1][1], f"worst client {percent(worst[-1][1])}", COLOURS[1]))
-    low, high = _accuracy_limits(ax, lines)
+    low, high = accuracy_limits(ax, lines)
     left_out = [record.round for record in run.records if record.left_out]
     if left_out:
         ax.plot(
@@ -119,7 +117,7 @@ def accuracy_rounds_figure(run: Run) -> Figure | None:
     ax.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=12))
     last = run.records[-1].round
     ax.set_xlim(-0.02 * max(last, 1), max(last, 1) * 1.02)
-    _right_labels(ax, ends, 0.055 * (high - low))
+    right_labels(ax, ends, 0.055 * (high - low))
     return figure
 
 
@@ -174,7 +172,7 @@ def class_recall_figure(run: Run) -> Figure | None:
         for row, value in enumerate(record.recall or ()):
             grid[row, column] = math.nan if value is None else value
     figure = new_figure(min(max(480, 200 + (44 if count <= 20 else 20) * count), 2400))
-    ax = axes(figure, "Recall per class", "round", "", _subtitle(run))
+    ax = axes(figure, "Recall per class", "round", "", subtitle(run))
     ax.set_facecolor(GRID)
     image = ax.imshow(grid, aspect="auto", cmap="cividis", vmin=0, vmax=1, interpolation="nearest")
     ax.grid(visible=False)
@@ -185,7 +183,7 @@ def class_recall_figure(run: Run) -> Figure | None:
     small = 9 if count <= 20 else 6.5
     ax.set_yticks(list(shown), [shorten(names[at], 24) for at in shown], fontsize=small, color=INK)
     ax.tick_params(length=0)
-    columns = _spread(len(points), 14)
+    columns = spread(len(points), 14)
     ax.set_xticks(columns, [str(points[at].round) for at in columns])
     for at in shown:
         value = grid[at, -1]
@@ -201,8 +199,10 @@ def class_recall_figure(run: Run) -> Figure | None:
 
 PLOTS: dict[str, tuple[str, Callable[[Run], Figure | None]]] = {
     "accuracy_bytes": ("Accuracy against bytes, both directions", accuracy_bytes_figure),
+    "accuracy_time": ("Accuracy against simulated time", accuracy_time_figure),
     "accuracy_rounds": ("Accuracy per round", accuracy_rounds_figure),
     "tensor_bytes": ("Bytes per tensor", tensor_bytes_figure),
+    "tensor_rounds": ("Bits per parameter by tensor and round, uplink", tensor_rounds_figure),
     "class_recall": ("Recall per class", class_recall_figure),
 }
 """File name without ".png" -> (caption, function)."""
@@ -229,24 +229,6 @@ def _cumulated(run: Run) -> tuple[dict[int, int], dict[int, int]]:
     return add(lambda r: r.bytes_total), add(lambda r: r.raw_bytes_up + r.raw_bytes_down)
 
 
-def _subtitle(run: Run) -> str:
-    """Return e.g. "digits, stc, seed 3"."""
-    task = run.config.get("task")
-    parts = [str(task)] if task else []
-    parts.append(run.label)
-    if run.seed is not None:
-        parts.append(f"seed {run.seed}")
-    return ", ".join(shorten(part) for part in parts)
-
-
-def _accuracy_limits(ax: Axes, values: list[float]) -> tuple[float, float]:
-    """Fit the axis to the values with room for labels above; return its limits."""
-    low, high = min(values), max(values)
-    room = max(high - low, 0.02)
-    ax.set_ylim(low - 0.06 * room, high + 0.16 * room)
-    return ax.get_ylim()
-
-
 def _above(ax: Axes, x: float, y: float, text: str, colour: str) -> None:
     """Label an end of a line, above it and ending at it; beginning there near the left edge."""
     left, right = ax.get_xlim()
@@ -262,26 +244,3 @@ def _above(ax: Axes, x: float, y: float, text: str, colour: str) -> None:
         fontsize=9,
         fontweight="bold",
     )
-
-
-def _right_labels(ax: Axes, ends: list[tuple[float, str, str]], apart: float) -> None:
-    """Label lines at the right edge, pushed apart to at least ``apart`` in data units."""
-    ends = sorted(ends)
-    heights = spread_apart([end[0] for end in ends], apart, *ax.get_ylim())
-    for height, (_, text, colour) in zip(heights, ends, strict=True):
-        ax.annotate(
-            text,
-            (1, height),
-            (6, 0),
-            xycoords=("axes fraction", "data"),
-            textcoords="offset points",
-            va="center",
-            color=colour,
-            fontsize=9,
-            fontweight="bold",
-        )
-
-
-def _spread(count: int, most: int) -> list[int]:
-    """Return at most ``most`` positions out of ``count``, evenly spaced from the first."""
-    return list(range(0, count, max(1, math.ceil(count / most))))

@@ -50,7 +50,9 @@ STALE = (
     "model.safetensors",
     "accuracy_bytes.png",
     "accuracy_rounds.png",
+    "accuracy_time.png",
     "tensor_bytes.png",
+    "tensor_rounds.png",
     "class_recall.png",
 )
 """What belongs to an earlier run in the same folder, and goes when a new one starts there."""

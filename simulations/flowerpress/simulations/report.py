@@ -14,7 +14,7 @@ from typing import Any
 from flowerpress.compression.errors import ConfigError
 from flowerpress.simulations import page
 from flowerpress.simulations.canvas import drawing, save_png, svg
-from flowerpress.simulations.chart import comparison_figure
+from flowerpress.simulations.chart import BYTES, TIME, comparison_figure
 from flowerpress.simulations.metrics import Final, ratio
 from flowerpress.simulations.plots import PLOTS
 from flowerpress.simulations.record import Run, read_run
@@ -29,6 +29,7 @@ from flowerpress.simulations.tables import (
     percent,
     run_cells,
     summarise,
+    told,
     write_csv,
 )
 
@@ -75,7 +76,7 @@ def write_report(folder: Path | str, *, plots: bool = True) -> Path:
         *figures,
         missing,
         page.section("Updates left out", _left_out(run)),
-        page.section("Rounds", page.table(RUN_COLUMNS, [run_cells(r) for r in run.records])),
+        page.section("Rounds", page.table(*told(RUN_COLUMNS, [run_cells(r) for r in run.records]))),
     ]
     if summary is not None:
         body += [
@@ -98,7 +99,6 @@ def write_comparison(folder: Path | str, runs: Sequence[Run], *, command: str = 
         raise ConfigError(f"{folder}: there is no run to compare")
     rows = summarise(runs)
     task = str(runs[0].config.get("task", "")).strip()
-    title = f"{task}: accuracy against total bytes" if task else "Accuracy against total bytes"
     heading = f"Comparison on {task}" if task else "Comparison"
     lead = _setting(runs)
     try:
@@ -106,12 +106,14 @@ def write_comparison(folder: Path | str, runs: Sequence[Run], *, command: str = 
         write_csv(folder / "comparison.csv", rows)
     except OSError as error:
         raise ConfigError(f"{folder}: cannot write the comparison there: {error}") from error
-    picture = ""
+    pictures = []
     with drawing():
-        made = comparison_figure(runs, title, lead)
-        if made is not None:
-            save_png(made, folder / "comparison.png")
-            picture = page.figure(svg(made, "comparison"), title)
+        for name, measure in (("comparison", BYTES), ("comparison_time", TIME)):
+            title = f"{task}: {measure.title.lower()}" if task else measure.title
+            made = comparison_figure(runs, title, lead, measure)
+            if made is not None:
+                save_png(made, folder / f"{name}.png")
+                pictures.append(page.figure(svg(made, name), title))
     many = any(row.seeds > 1 for row in rows)
     explained = (
         f"Accuracy is that of the last evaluated round{', mean ± half the range over seeds' * many}"
@@ -120,11 +122,13 @@ def write_comparison(folder: Path | str, runs: Sequence[Run], *, command: str = 
     )
     body = [
         *[page.paragraph(note, "warn") for run in runs for note in run.notes],
-        picture,
+        *pictures,
         page.section(
             "Codecs",
             page.table(
-                comparison_columns(rows), [comparison_cells(r) for r in rows], text=[0], name=0
+                *told(comparison_columns(rows), [comparison_cells(r) for r in rows]),
+                text=[0],
+                name=0,
             ),
             page.paragraph(explained),
         ),

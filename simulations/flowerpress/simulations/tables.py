@@ -33,6 +33,7 @@ __all__ = [
     "run_table",
     "summarise",
     "tensor_bytes",
+    "told",
     "write_csv",
 ]
 
@@ -49,11 +50,17 @@ RUN_COLUMNS = (
     "Train loss",
     "Clients",
     "Left out",
+    "Missed",
     "Up",
     "Down",
     "Ratio",
     "Seconds",
+    "Simulated",
 )
+"""Of a round; those of ``LINKED`` are only for runs on simulated links."""
+
+LINKED = ("Missed", "Simulated", "Simulated time")
+"""Headings of columns that stay away where nothing is in them."""
 
 
 _RUN_FITTED = (
@@ -64,10 +71,12 @@ _RUN_FITTED = (
     Column("Train loss", drop=2),
     Column("Clients", drop=0),
     Column("Left out", drop=3),
+    Column("Missed", drop=3),
     Column("Up", drop=6),
     Column("Down", drop=6),
     Column("Ratio"),
     Column("Seconds", drop=1),
+    Column("Simulated", drop=5),
 )
 """``RUN_COLUMNS`` for the terminal."""
 
@@ -118,17 +127,32 @@ def run_cells(record: RoundRecord) -> list[str]:
         _number(record.train_loss),
         str(record.clients) if record.round else NOTHING,
         str(len(record.left_out)) if record.left_out else NOTHING,
+        str(record.missed) if record.missed else NOTHING,
         human_bytes(record.bytes_up) if record.bytes_total else NOTHING,
         human_bytes(record.bytes_down) if record.bytes_total else NOTHING,
         human_ratio(record.ratio),
         f"{record.seconds:.2f}",
+        duration(record.simulated_seconds),
     ]
+
+
+def told(
+    columns: Sequence[str], rows: Sequence[Sequence[str]]
+) -> tuple[list[str], list[list[str]]]:
+    """Return headings and rows without the columns of ``LINKED`` in which nothing is."""
+    kept = [
+        at
+        for at, name in enumerate(columns)
+        if name not in LINKED or any(row[at] != NOTHING for row in rows)
+    ]
+    return [columns[at] for at in kept], [[row[at] for at in kept] for row in rows]
 
 
 def run_table(run: Run, last: int | None = None) -> FittedTable:
     """Return the rounds of a run (the ``last`` ones only, if given) for the terminal."""
     records = run.records if last is None else run.records[-last:]
-    return FittedTable(_RUN_FITTED, [run_cells(record) for record in records])
+    columns, rows = told(RUN_COLUMNS, [run_cells(record) for record in records])
+    return FittedTable([column for column in _RUN_FITTED if column.title in columns], rows)
 
 
 def tensor_bytes(records: Sequence[RoundRecord], largest: int = 25) -> list[tuple[str, int, int]]:
@@ -164,6 +188,7 @@ class ComparisonRow:
     accuracy: of the last evaluated round, mean over seeds, a fraction; spread: half the range.
     behind: percentage points behind the first row, negative if ahead; None for the first row.
     up_per_client_round: bytes of one client's update. Ratios are float32 bytes by bytes sent.
+    simulated_seconds: mean over seeds, None without simulated links; missed: over all of them.
     """
 
     codec: str
@@ -179,6 +204,8 @@ class ComparisonRow:
     seconds: float
     left_out: int
     unfinished: int
+    simulated_seconds: float | None = None
+    missed: int = 0
 
     @property
     def total(self) -> float:
@@ -225,6 +252,8 @@ def summarise(runs: Sequence[Run]) -> list[ComparisonRow]:
                 seconds=seconds / len(group),
                 left_out=sum(len(record.left_out) for record in records),
                 unfinished=sum(not (run.summary and run.summary.finished) for run in group),
+                simulated_seconds=_simulated(records, len(group)),
+                missed=sum(record.missed for record in records),
             )
         )
     return rows
@@ -244,6 +273,8 @@ def comparison_columns(rows: Sequence[ComparisonRow]) -> list[str]:
         "Ratio up",
         "Ratio total",
         "Seconds",
+        "Simulated time",
+        "Missed",
     ]
 
 
@@ -264,6 +295,8 @@ def comparison_cells(row: ComparisonRow) -> list[str]:
         human_ratio(row.ratio_up),
         human_ratio(row.ratio_total),
         f"{row.seconds:.1f}",
+        duration(row.simulated_seconds),
+        str(row.missed) if row.missed else NOTHING,
     ]
 
 
@@ -282,8 +315,12 @@ def comparison_table(rows: Sequence[ComparisonRow]) -> FittedTable:
         Column("Ratio up", drop=2),
         Column("Ratio"),
         Column("Seconds", drop=0),
+        Column("Simulated time", drop=4),
+        Column("Missed", drop=3),
     ]
-    return FittedTable(columns, [comparison_cells(row) for row in rows])
+    cells = [comparison_cells(row) for row in rows]
+    shown, kept = told([column.title for column in columns], cells)
+    return FittedTable([column for column in columns if column.title in shown], kept)
 
 
 def comparison_key(rows: Sequence[ComparisonRow]) -> str:
@@ -319,6 +356,11 @@ def write_csv(path: Path, rows: Sequence[ComparisonRow]) -> Path:
         writer.writeheader()
         writer.writerows(asdict(row) for row in rows)
     return path
+
+
+def _simulated(records: Sequence[RoundRecord], seeds: int) -> float | None:
+    times = [r.simulated_seconds for r in records if r.simulated_seconds is not None]
+    return sum(times) / seeds if times else None
 
 
 def _many(count: int, what: str) -> str:
