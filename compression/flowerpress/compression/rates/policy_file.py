@@ -42,21 +42,17 @@ def read(path: Path) -> Policy:
     Raises:
         ConfigError: it cannot be read, or holds no policy.
     """
+    # A pipe or a device would keep us waiting, or never end.
+    if not path.is_file():
+        why = "it is no file" if path.exists() else "no such file"
+        raise ConfigError(f"cannot read {str(path)!r}: {why}")
     try:
-        # A pipe or a device would keep us waiting, or never end.
-        if not path.is_file():
-            raise ConfigError(
-                f"cannot read {path}: " + ("not a file" if path.exists() else "no such file")
-            )
         with path.open("rb") as file:
-            raw = file.read(LARGEST + 1)
-        content = raw.decode()
+            content = file.read(LARGEST + 1).decode()
     except OSError as error:
-        raise ConfigError(f"cannot read {path}: {error.strerror}") from error
+        raise ConfigError(f"cannot read {str(path)!r}: {error.strerror}") from error
     except UnicodeDecodeError:
-        raise ConfigError(f"{path} is not a policy: it is not UTF-8 text") from None
-    except ValueError as error:
-        raise ConfigError(f"cannot read {str(path)!r}: {error}") from None
+        raise ConfigError(f"{str(path)!r} is not a policy: it is not UTF-8 text") from None
     return loads(content, str(path), path.parent)
 
 
