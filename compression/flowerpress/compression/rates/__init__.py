@@ -16,19 +16,27 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from flowerpress.compression.rates.heuristics import by_size, uniform
     from flowerpress.compression.rates.menu import MENUS, measure
     from flowerpress.compression.rates.points import Points, mean
+    from flowerpress.compression.rates.solve import ALLOCATORS, allocate
 
 __all__ = [
+    "ALLOCATORS",
     "MENUS",
     "Points",
+    "allocate",
+    "by_size",
     "mean",
     "measure",
+    "uniform",
 ]
 
 _MODULES = {
+    "heuristics": ("by_size", "uniform"),
     "menu": ("MENUS", "measure"),
     "points": ("Points", "mean"),
+    "solve": ("ALLOCATORS", "allocate"),
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names}
 

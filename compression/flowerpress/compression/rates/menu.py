@@ -26,7 +26,11 @@ __all__ = ["MENUS", "MOST_SETTINGS", "measure", "menu"]
 
 MOST_SETTINGS = 64
 
-_STEPS = ("0.5", "0.7", "1", "1.4", "2", "2.8", "4", "5.6", "8", "11", "16", "22", "32", "64")
+# Finer where they are coarse: there a step decides about whole singular vectors of a tensor.
+_STEPS = (
+    *("0.5", "0.7", "1", "1.4", "2", "2.8", "4", "5.6", "8"),
+    *("11", "13", "16", "19", "22", "27", "40", "64"),
+)
 _DENSITIES = (
     *("0.0005", "0.001", "0.002", "0.004", "0.007", "0.01"),
     *("0.02", "0.04", "0.07", "0.1", "0.2", "0.4"),
