@@ -1,0 +1,397 @@
+"""``flowerpress tune``: from a task to a codec for each tensor, in four commands."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from flowerpress.simulations.cli.options import (
+    Clients,
+    ConfigFile,
+    DataFolder,
+    Force,
+    Overrides,
+    Overwrite,
+    Partition,
+    Task,
+    configure,
+)
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+    from rich.progress import TaskID
+
+    from flowerpress.compression.rates.plan import RatePlan
+    from flowerpress.simulations.config import SimulationConfig
+    from flowerpress.simulations.tuning.folder import TuningFolder
+    from flowerpress.simulations.tuning.profile import Profile
+
+__all__ = ["COMMANDS", "HELP", "curve", "profile", "solve", "verify"]
+
+HELP = """Find a codec for each tensor: the least error in a budget of bytes, or of seconds.
+
+Four steps, each with a table, pictures and one report.html: profile measures, solve makes a plan of
+it in milliseconds, curve shows what every budget would give, verify trains with the plan. A plan
+is used wherever a codec is: flowerpress simulate --uplink plan.json
+"""
+
+ProfileFile = Annotated[Path, typer.Argument(help="What tune profile wrote.")]
+Sensitivity = Annotated[
+    str,
+    typer.Option(help="Weights of the errors: none, fisher or loss, if they were measured."),
+]
+
+
+def profile(
+    overrides: Overrides = None,
+    config: ConfigFile = None,
+    task: Task = None,
+    data: DataFolder = None,
+    clients: Clients = None,
+    partition: Partition = None,
+    rounds: Annotated[int, typer.Option(min=1, help="Rounds of training before measuring.")] = 2,
+    menu: Annotated[
+        str,
+        typer.Option(
+            help="Settings to measure: rd, mixed, formats, topk, stc, qsgd, powersgd, or codecs "
+            "separated by commas, such as int8,int4,nf4."
+        ),
+    ] = "rd",
+    sensitivity: Annotated[
+        str,
+        typer.Option(
+            help="fisher (squared gradients), loss (its change when one tensor is compressed), "
+            "both or none."
+        ),
+    ] = "both",
+    class_weights: Annotated[
+        str | None,
+        typer.Option(help="Classes that count more for the sensitivity, such as '3=5,8=2'."),
+    ] = None,
+    time_budget: Annotated[
+        float | None,
+        typer.Option(help="Seconds; what they do not suffice for is left out (default: all)."),
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="File (default: runs/tune-TASK/profile.json)."),
+    ] = None,
+    force: Force = False,
+) -> None:
+    """Measure what settings cost on real updates of a few clients, and what the loss minds.
+
+    A few clients train for a few rounds; each setting of the menu then really codes their updates.
+    Sensitivities are measured on training data, never on the test set. Ctrl-C keeps what is there.
+
+    Example: flowerpress tune profile --task mnist --time-budget 60 -o profile.json
+    """
+    settings = configure(
+        config, overrides, task=task, data=data, clients=clients, partition=partition
+    )
+    from flowerpress.simulations.tuning.profiling import Profiling, Wanted
+    from flowerpress.simulations.tuning.report import measured_line
+    from flowerpress.simulations.tuning.tables import profile_table
+    from flowerpress.simulations.tuning.time_budget import TimeBudget
+
+    out = output or Path("runs") / f"tune-{Path(settings.task).stem}" / "profile.json"
+    _refuse_existing(out, force)
+    budget = TimeBudget(time_budget)
+    wanted = Wanted(menu, sensitivity, class_weights, rounds)
+    with _stages() as tell:
+        measuring = Profiling(settings, wanted, budget, tell)
+        found = measuring.run(_command())
+    _write(out, found.to_json())
+    folder = _folder(out.parent).having("profile", out, found.command)
+    _show(folder, profile_table(found), measured_line(found), found.skipped, f"Profile: {out}")
+    if budget.stopped:
+        raise typer.Exit(130)
+
+
+def solve(
+    file: ProfileFile,
+    target_bytes: Annotated[
+        str | None,
+        typer.Option(help="Bytes of a whole message, such as 8192, 8k (8,000) or 8KiB (8,192)."),
+    ] = None,
+    target_ratio: Annotated[
+        float | None, typer.Option(help="How many times smaller than float32, such as 100.")
+    ] = None,
+    max_nmse: Annotated[
+        float | None, typer.Option(help="Largest squared error by energy, such as 0.1.")
+    ] = None,
+    bandwidth: Annotated[
+        str | None, typer.Option(help="Uplink in bits a second, such as 64k; with --deadline.")
+    ] = None,
+    deadline: Annotated[
+        float | None, typer.Option(help="Seconds for the uplink of a round; with --bandwidth.")
+    ] = None,
+    allocator: Annotated[
+        str, typer.Option(help="lambda (best), dp (L-GreCo), uniform or by-size.")
+    ] = "lambda",
+    sensitivity: Sensitivity = "none",
+    fix: Annotated[
+        list[str] | None,
+        typer.Option(help="PATTERN=CODEC for tensors that keep a codec, such as '*.bias=fp16'."),
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="File (default: plan.json beside the profile)."),
+    ] = None,
+    force: Force = False,
+) -> None:
+    """Make a plan: one codec for each tensor, within a budget of bytes, error or seconds.
+
+    Example: flowerpress tune solve profile.json --bandwidth 64k --deadline 10 -o plan.json
+    """
+    from flowerpress.simulations.tuning.profile import Profile
+    from flowerpress.simulations.tuning.solving import predicted, read_budget, solve_profile
+    from flowerpress.simulations.tuning.tables import plan_note, plan_table
+
+    budget = read_budget(
+        target_bytes=target_bytes,
+        target_ratio=target_ratio,
+        max_nmse=max_nmse,
+        bandwidth=bandwidth,
+        deadline=deadline,
+        allocator=allocator,
+    )
+    found = Profile.read(file)
+    out = output or file.with_name("plan.json")
+    _refuse_existing(out, force)
+    plan = solve_profile(found, budget, sensitivity=sensitivity, fix=fix or [])
+    _make(out.parent)
+    plan.save(out)
+    names = found.points.names
+    weights = dict(zip(names, map(float, found.weights(sensitivity)), strict=True))
+    expected = predicted(found, plan, weights)
+    sizes = dict(zip(names, map(int, found.points.sizes), strict=True))
+    folder = _folder(out.parent).having("profile", file, found.command)
+    folder = folder.having("plan", out, _command(), sensitivity=sensitivity)
+    note = plan_note(plan, found.manifest.nbytes, expected, sensitivity)
+    _show(folder, plan_table(plan, sizes, expected), note, (), f"Plan:    {out}")
+
+
+def curve(
+    file: ProfileFile,
+    sensitivity: Sensitivity = "none",
+    points: Annotated[int, typer.Option(min=2, max=200, help="Budgets to try.")] = 24,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Folder (default: the profile's).")
+    ] = None,
+) -> None:
+    """Show what every budget would give, with each allocator: the whole Pareto front.
+
+    Example: flowerpress tune curve profile.json -o tuning
+    """
+    from flowerpress.compression.rates.solve import ALLOCATORS
+    from flowerpress.simulations.tuning.front import front, write_csv
+    from flowerpress.simulations.tuning.profile import Profile
+    from flowerpress.simulations.tuning.tables import front_note, front_table
+
+    found = Profile.read(file)
+    out = output or file.parent
+    with _stages() as tell:
+        made = front(found, sensitivity=sensitivity, allocators=ALLOCATORS, count=points, tell=tell)
+    _make(out)
+    path = write_csv(out / "curve.csv", made)
+    folder = _folder(out).having("profile", file, found.command)
+    folder = folder.having("curve", path, _command(), curve=sensitivity)
+    table = front_table(made, weighted=sensitivity != "none")
+    _show(folder, table, front_note(made, sensitivity), (), f"Numbers: {path}")
+
+
+def verify(
+    plan: Annotated[Path, typer.Option("--plan", help="The plan that tune solve wrote.")],
+    overrides: Overrides = None,
+    config: ConfigFile = None,
+    profile: Annotated[
+        Path | None,
+        typer.Option(help="Its profile (default: the one in the plan's folder, else measured)."),
+    ] = None,
+    task: Task = None,
+    data: DataFolder = None,
+    clients: Clients = None,
+    partition: Partition = None,
+    rounds: Annotated[int, typer.Option(min=1, help="Rounds of each run.")] = 3,
+    seeds: Annotated[int, typer.Option(min=1, help="Seeds of each run: 0, 1, ...")] = 1,
+    workers: Annotated[int, typer.Option(min=1, help="Runs at the same time.")] = 1,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Folder (default: the plan's).")
+    ] = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """Train with the plan, and with uniform, by-size and by-phase budgets of the same bytes.
+
+    The downlink is none in all runs, so that they differ in the uplink alone. Without --task, the
+    clients are those of the profile. Runs that are finished already are kept.
+
+    Example: flowerpress tune verify --plan plan.json --rounds 5 --seeds 3
+    """
+    from flowerpress.compression.rates.plan import RatePlan
+    from flowerpress.simulations.comparison import run_comparison
+    from flowerpress.simulations.quiet import hush_flower
+    from flowerpress.simulations.tables import (
+        comparison_key,
+        comparison_setting,
+        comparison_table,
+        summarise,
+    )
+    from flowerpress.simulations.tuning.profile import Profile
+    from flowerpress.simulations.tuning.verifying import (
+        common_bytes,
+        config_words,
+        plan_verification,
+        write_uplinks,
+    )
+
+    chosen = RatePlan.read(plan)
+    out = output or plan.parent
+    place = profile or _folder(plan.parent).path("profile")
+    found = None if place is None else Profile.read(place)
+    own = config_words(found.config) if found is not None and task is None and not config else []
+    settings = configure(
+        config,
+        [*own, *(overrides or [])],
+        task=task,
+        data=data,
+        clients=clients,
+        partition=partition,
+        rounds=rounds,
+    )
+    hush_flower()
+    if found is None:
+        found, place = _quick_profile(settings, chosen, out), out / "profile.json"
+    root = out / "verify"
+    uplinks = write_uplinks(found, chosen, root / "plans")
+    planned = plan_verification(settings, uplinks, seeds, root)
+    runs = run_comparison(planned, workers=workers, overwrite=overwrite)
+    rows = summarise(runs)
+    budget = f"{common_bytes(found, chosen):,} bytes for a message"
+    folder = _folder(out).having("plan", plan).having("verify", root, _command(), verified=budget)
+    folder = folder if place is None else folder.having("profile", place, found.command)
+    note = f"{comparison_key(rows)} {budget.capitalize()}; downlink none in all runs."
+    _show(folder, comparison_table(rows), note, (), comparison_setting(runs))
+
+
+COMMANDS: tuple[tuple[Callable[..., None], str], ...] = (
+    (profile, "Measure settings and sensitivities on real updates."),
+    (solve, "A plan for a budget of bytes, error or seconds."),
+    (curve, "What every budget would give, by allocator."),
+    (verify, "Train with a plan beside simpler ones."),
+)
+"""Each command and its line in the list of commands."""
+
+
+def _quick_profile(settings: SimulationConfig, plan: RatePlan, folder: Path) -> Profile:
+    """Measure what the heuristics choose from: the plan's menu, on one round of clients."""
+    from flowerpress.simulations.tuning.profiling import Profiling, Wanted
+
+    wanted = Wanted(",".join(plan.menu) or "rd", "none", rounds=1)
+    with _stages() as tell:
+        found = Profiling(settings, wanted, tell=tell).run(_command())
+    plan.check(found.manifest)
+    _write(folder / "profile.json", found.to_json())
+    return found
+
+
+def _command() -> str:
+    import shlex
+    import sys
+
+    return shlex.join(["flowerpress", *sys.argv[1:]])
+
+
+def _refuse_existing(path: Path, force: bool) -> None:
+    """Refuse before any work is done what could not be written, or should not be replaced."""
+    from flowerpress.compression.errors import ConfigError
+
+    if path.is_dir():
+        raise ConfigError(f"{path}: is a folder; name a file with -o")
+    if path.exists() and not force:
+        raise ConfigError(
+            f"{path}: is there already; choose another with -o, or replace it: --force"
+        )
+    _make(path.parent)
+
+
+def _make(folder: Path) -> None:
+    from flowerpress.compression.errors import ConfigError
+
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"cannot write to {folder}: {error.strerror or error}") from error
+
+
+def _write(path: Path, text: str) -> None:
+    from flowerpress.simulations.tuning.folder import write_text
+
+    write_text(path, text)
+
+
+def _folder(path: Path) -> TuningFolder:
+    from flowerpress.simulations.tuning.folder import TuningFolder
+
+    return TuningFolder.read(path)
+
+
+def _show(
+    folder: TuningFolder, table: RenderableType, note: str, skipped: tuple[str, ...], where: str
+) -> None:
+    """Write index, pictures and report of a folder; print a table and where things are."""
+    from rich.console import Console
+    from rich.text import Text
+
+    from flowerpress.simulations.fitted import visible
+    from flowerpress.simulations.tuning.report import write_report
+
+    folder.save()
+    page = write_report(folder)
+    console = Console()
+    console.print(table)
+    console.print(Text(visible(note), style="dim"))
+    for each in skipped:
+        console.print(Text(visible(f"Cut short: {each}"), style="yellow"))
+    console.print(where, soft_wrap=True, markup=False, highlight=False)
+    console.print(f"Report:  {page}", soft_wrap=True, markup=False, highlight=False)
+
+
+@contextmanager
+def _stages() -> Iterator[Callable[[str, int, int], None]]:
+    """Show a bar for each stage on standard error; where there is no terminal, a line for each."""
+    import sys
+
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+    )
+
+    console = Console(stderr=True)
+    bars = Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
+    )
+    known: dict[str, TaskID] = {}
+
+    def tell(stage: str, done: int, total: int) -> None:
+        if stage not in known:
+            known[stage] = bars.add_task(stage, total=total)
+            if not console.is_terminal:
+                print(f"{stage}: {total} step{'s' * (total != 1)}", file=sys.stderr)
+        bars.update(known[stage], completed=done, total=total)
+
+    with bars:
+        yield tell

@@ -1,0 +1,165 @@
+"""From a profile and a budget to a plan."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from flowerpress.compression import preset, recipe
+from flowerpress.compression.errors import ConfigError
+from flowerpress.compression.rates.budget import BudgetSpec, least_bytes
+from flowerpress.compression.rates.patterns import matching, unmatched
+from flowerpress.compression.rates.plan import Entry, RatePlan
+from flowerpress.compression.rates.solve import solve
+from flowerpress.simulations.tuning.profile import Profile
+from flowerpress.simulations.tuning.quantities import bits_per_second, byte_count
+
+__all__ = ["Predicted", "fixed_codecs", "predicted", "read_budget", "solve_profile"]
+
+
+def read_budget(
+    *,
+    target_bytes: str | None = None,
+    target_ratio: float | None = None,
+    max_nmse: float | None = None,
+    bandwidth: str | None = None,
+    deadline: float | None = None,
+    allocator: str = "lambda",
+) -> BudgetSpec:
+    """Return the budget that a person asked for; sizes and rates as people write them.
+
+    Raises:
+        UnknownNameError: no such allocator.
+        ConfigError: none or several of the budgets, half of a deadline, or a value out of range.
+    """
+    kinds = {
+        "--target-bytes": target_bytes,
+        "--target-ratio": target_ratio,
+        "--max-nmse": max_nmse,
+        "--bandwidth with --deadline": bandwidth or deadline,
+    }
+    given = [name for name, value in kinds.items() if value is not None]
+    if len(given) != 1:
+        said = f"{' and '.join(given)} say different things" if given else "there is no budget"
+        raise ConfigError(f"{said}; give exactly one of {', '.join(kinds)}")
+    if (bandwidth is None) != (deadline is None):
+        raise ConfigError(
+            "--bandwidth (bits a second) and --deadline (seconds) need each other; "
+            f"{'--deadline' if deadline is None else '--bandwidth'} is missing"
+        )
+    return BudgetSpec(
+        target_bytes=None if target_bytes is None else byte_count(target_bytes, "--target-bytes"),
+        target_ratio=target_ratio,
+        max_nmse=max_nmse,
+        deadline=deadline,
+        rate=None if bandwidth is None else bits_per_second(bandwidth, "--bandwidth"),
+        allocator=allocator,
+    )
+
+
+def fixed_codecs(names: Sequence[str], words: Sequence[str]) -> dict[str, str]:
+    """Return the codec of each tensor that a word ``PATTERN=CODEC`` names; the first word wins.
+
+    Raises:
+        UnknownNameError: no such codec.
+        ConfigError: not of that form, or a pattern that matches no tensor.
+    """
+    fixed: dict[str, str] = {}
+    for word in words:
+        pattern, equals, codec = (part.strip() for part in word.partition("="))
+        if not equals or not pattern or not codec:
+            raise ConfigError(f"--fix {word!r} is not PATTERN=CODEC, such as '*.bias=fp16'")
+        preset(codec)
+        found = matching(pattern, names)
+        if not found:
+            raise unmatched("--fix", pattern, names)
+        fixed = dict.fromkeys(found, codec) | fixed
+    return fixed
+
+
+def solve_profile(
+    profile: Profile,
+    budget: BudgetSpec,
+    *,
+    sensitivity: str = "none",
+    fix: Sequence[str] = (),
+) -> RatePlan:
+    """Return the plan with the least (weighted) error in the budget, or the fewest bytes.
+
+    Args:
+        profile: what was measured.
+        budget: bytes or error, and the allocator.
+        sensitivity: whose weights squared errors get, of ``profile.measured()``.
+        fix: words such as ``"*.bias=fp16"``: tensors that keep a codec whatever the budget.
+
+    Raises:
+        UnknownNameError: a name that does not exist.
+        ConfigError: a budget that nothing fits, or a sensitivity that was not measured.
+    """
+    names = profile.points.names
+    weights = profile.weights(sensitivity)
+    budget.check(profile.manifest)
+    return solve(
+        profile.manifest,
+        profile.points,
+        allocator=budget.allocator,
+        target_bytes=budget.target(profile.manifest),
+        max_nmse=budget.max_nmse,
+        weights=dict(zip(names, map(float, weights), strict=True)),
+        fixed=fixed_codecs(names, fix),
+    )
+
+
+@dataclass(frozen=True)
+class Predicted:
+    """What a plan is expected to take and to lose: means over the updates of the profile.
+
+    ``bytes`` is a whole message. Errors are fractions of the energy of the tensors that were
+    measured with their setting; None where there are none. ``unknown``: tensors of which the
+    profile does not know what their codec costs.
+    """
+
+    bytes: float
+    nmse: float | None
+    weighted: float | None
+    unknown: tuple[str, ...]
+
+
+def predicted(profile: Profile, plan: RatePlan, weights: Mapping[str, float]) -> Predicted:
+    """Add up what the entries of ``plan`` say."""
+    energies = dict(zip(profile.points.names, map(float, profile.points.energies), strict=True))
+    entries = [entry for entry in plan.entries if entry.name in energies]
+    known = [entry for entry in entries if entry.bytes is not None and entry.error is not None]
+    error = sum((entry.error or 0.0) * energies[entry.name] for entry in known)
+    weighted = sum(
+        weights[entry.name] * (entry.error or 0.0) * energies[entry.name] for entry in known
+    )
+    energy = sum(energies[entry.name] for entry in known)
+    weighted_energy = sum(weights[entry.name] * energies[entry.name] for entry in known)
+    beside = least_bytes(profile.manifest) + _recipe_bytes(profile, plan)
+    return Predicted(
+        bytes=beside + sum(entry.bytes or 0.0 for entry in known),
+        nmse=error / energy if energy else None,
+        weighted=weighted / weighted_energy if weighted_energy else None,
+        unknown=tuple(entry.name for entry in entries if entry not in known),
+    )
+
+
+def _recipe_bytes(profile: Profile, plan: RatePlan) -> int:
+    """Return about what naming the codecs takes; tensors with steps of their own name them each."""
+    specs = {spec.name: spec for spec in profile.manifest.specs}
+    named: dict[str, bytes] = {}
+    for entry in plan.entries:
+        for text in entry.groups or (entry.codec,):
+            own = entry.name if "scope=tensor" in text else ""
+            named[f"{own} {text}"] = recipe(preset(text).codec(specs[entry.name]))
+    return sum(len(each) + 2 for each in named.values())
+
+
+def codec_text(entry: Entry) -> str:
+    """Return an entry's codec as people read it; that of blocks of rows in a line."""
+    if not entry.groups:
+        return entry.codec
+    if len(set(entry.groups)) == 1:
+        return f"{len(entry.groups)} x {entry.groups[0]}"
+    return " | ".join(entry.groups)
