@@ -24,8 +24,8 @@ from flowerpress.compression.spec import Manifest, TensorSpec
 __all__ = ["Dialled", "harder", "is_dialled"]
 
 _MOST_PASSES = 14
-_TOLERANCE = 0.015  # of a budget: what is over it is of no use
-_AIM = 0.993
+_TOLERANCE = 0.006  # of a budget: what is over it is of no use
+_AIM = 0.997
 _FARTHEST = 64.0  # between two tries
 
 _Coding = Callable[[float], list[Coded]]

@@ -27,11 +27,14 @@ LARGEST_STEP = 1e38
 _FREE = 2
 _MOST_PASSES = 5
 _TOLERANCE = 0.015
+_ENOUGH = 0.006  # left over
 _AIM = 0.993  # of a budget: what is over it is of no use
 _NEAR = 1.2
 _FAR = 1.3
 _TINY = 1e-9
 _RECIPE = 8  # bytes of one more in an update
+_REFINED = 8  # tensors
+_REFINEMENTS = 6  # passes over each
 
 
 @dataclass(frozen=True)
@@ -64,11 +67,15 @@ class Budget:
 
 @dataclass(frozen=True)
 class Try:
-    """All tensors coded with one step. ``value`` is what the budget is about."""
+    """All tensors coded with one step. ``value`` is what the budget is about.
+
+    ``like`` is the step whose views and ranks they have, if it is another one.
+    """
 
     step: float
     value: float
     bodies: list[bytes]
+    like: float | None = None
 
 
 @dataclass(frozen=True)
@@ -112,8 +119,8 @@ class Controlled(Joint):
             ]
             if self.budget.max_nmse is not None:
                 lost = sum(map(_lost, subjects, codecs, specs, bodies, contexts))
-                return Try(step, lost / energy, bodies)
-            return Try(step, _cost(codecs, bodies) + self.budget.overhead, bodies)
+                return Try(step, lost / energy, bodies, like)
+            return Try(step, _cost(codecs, bodies) + self.budget.overhead, bodies, like)
 
         def forecast(step: float) -> float:
             each = [s.forecast(step * r) for s, r in zip(subjects, relative, strict=True)]
@@ -131,32 +138,83 @@ class Controlled(Joint):
             assert target is not None
             steps = bracket(max(s.largest for s in subjects), size)
             found = settle(tried, forecast, target, 1.3 if self.budget.max_nmse else -1.3, steps)
-        return self._filled(found, relative)
+        coded, left = self._filled(found, relative)
+        if self.budget.target_bytes is None or left <= self.budget.target_bytes * _ENOUGH:
+            return coded
+        likes = [(found[0].like or found[0].step) * r for r in relative]
+        return self._refined(subjects, likes, coded, left)
 
-    def _filled(self, found: list[Try], relative: list[float]) -> list[Coded]:
-        """Return the first try, with bodies of a little finer one as far as the target allows."""
+    def _filled(self, found: list[Try], relative: list[float]) -> tuple[list[Coded], float]:
+        """Return the first try, with bodies of a little finer one as far as the target allows.
+
+        And how many bytes are left then.
+        """
         base = found[0]
         codecs = [_codec(base.step * r) for r in relative]
         coded = [Coded(codec, body) for codec, body in zip(codecs, base.bodies, strict=True)]
+        if self.budget.target_bytes is None:
+            return coded, 0.0
+        left = self.budget.target_bytes - base.value
         near = [t for t in found[1:] if base.step / _NEAR < t.step < base.step]
-        if not near or self.budget.target_bytes is None:
-            return coded
+        if not near:
+            return coded, left
         finer = max(near, key=lambda t: t.step)
         better = [
             Coded(_codec(finer.step * r), body)
             for r, body in zip(relative, finer.bodies, strict=True)
         ]
-        left = self.budget.target_bytes - base.value
         growth = [len(b.body) - len(a.body) for a, b in zip(coded, better, strict=True)]
-        second = False
         for index in sorted(range(len(coded)), key=lambda i: -growth[i]):
-            # Another recipe, and for every frame which of the two is its own.
-            price = growth[index] + 2 + (0 if second else _RECIPE + len(coded))
+            price = growth[index] + _price(coded)
             if growth[index] > 0 and price <= left:
                 coded[index] = better[index]
                 left -= price
-                second = True
+        return coded, left
+
+    def _refined(
+        self,
+        subjects: Sequence[Subject],
+        likes: Sequence[float],
+        coded: list[Coded],
+        left: float,
+    ) -> list[Coded]:
+        """Return ``coded`` with finer steps for the longest tensors, until few bytes are left.
+
+        With views and ranks kept, the bytes of one tensor hardly jump; those of all do where a
+        rank changes.
+        """
+        assert self.budget.target_bytes is not None
+        enough = self.budget.target_bytes * _ENOUGH
+        for index in sorted(range(len(coded)), key=lambda i: -len(coded[i].body))[:_REFINED]:
+            price = _price(coded)
+            start = coded[index]
+            assert isinstance(start.codec, RateDistortion)
+            goal = len(start.body) + left - price
+            low, high, length = 1.0, math.inf, len(start.body)
+            for _ in range(_REFINEMENTS):
+                if left <= max(enough, price):
+                    break
+                # A tensor of which nothing is sent begins far from where something is.
+                most = low * (_NEAR if length else 2.0)
+                factor = min(low * (max(goal, 1) / max(length, 1)) ** (1 / 1.3), most)
+                if not low < factor < high:
+                    factor = math.sqrt(low * high) if high < math.inf else low * 1.01
+                codec = _codec(start.codec.step / factor)
+                body = subjects[index].encode(codec.step, likes[index])
+                if len(body) > goal:
+                    high = factor
+                    continue
+                low, length = factor, len(body)
+                if len(body) > len(coded[index].body):
+                    left = goal - len(body)
+                    coded[index] = Coded(codec, body)
         return coded
+
+
+def _price(coded: Sequence[Coded]) -> int:
+    """Bytes of one more step among them: the first one more makes each frame name its own."""
+    others = {each.codec.step for each in coded if isinstance(each.codec, RateDistortion)}
+    return _RECIPE + 2 + (0 if len(others) > 1 else len(coded))
 
 
 def _codec(step: float) -> RateDistortion:
@@ -235,10 +293,13 @@ def settle(
         tries.append(tried(step, like if like / _FAR < step < like * _FAR else None))
         if tries[-1].value <= target:
             best = min((t for t in (best, tries[-1]) if t), key=_preference(slope))
+    apart = 1.03
     while best is None:
-        coarser = tries[-1].step * (0.7 if slope > 0 else 1.5)
+        coarser = tries[-1].step * (1 / apart if slope > 0 else apart)
         ended = not steps[0] < coarser < steps[1]
-        tries.append(tried(min(max(coarser, steps[0]), steps[1]), None))
+        close = like / _FAR < coarser < like * _FAR
+        tries.append(tried(min(max(coarser, steps[0]), steps[1]), like if close else None))
+        apart *= apart
         best = tries[-1] if tries[-1].value <= target or ended else None
     if slope < 0 and best.value > target:
         raise ConfigError(
