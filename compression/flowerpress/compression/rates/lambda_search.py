@@ -70,8 +70,9 @@ def spend(
             f"a budget of {budget:.6g} {unit}: the menu takes at least {least:.6g}; "
             "raise it, or choose another menu"
         )
-    steps = int(np.searchsorted(least + np.cumsum(hulls.prices), budget, side="right"))
-    # Sums in another order differ in their last bits.
+    # Sums in another order differ in their last bits: a little too far, and back by exact ones.
+    near = budget * (1 + 1e-9)
+    steps = int(np.searchsorted(least + np.cumsum(hulls.prices), near, side="right"))
     while steps and total(costs, hulls.after(steps)) > budget:
         steps -= 1
     choice = hulls.after(steps)

@@ -283,13 +283,16 @@ def _of_noise(spec: TensorSpec, text: str) -> float:
 
 def _recipes(points: Points, choice: Choice) -> float:
     """Return the bytes that name the codecs of a choice."""
-    used: dict[str, int] = {}
-    for column in choice.tolist():
-        used[points.settings[column]] = used.get(points.settings[column], 0) + 1
-    return sum(
-        (_RECIPE + _longest_recipe(text)) * (times if _own_recipes(text) else 1)
-        for text, times in used.items()
-    )
+    shared: set[str] = set()
+    taken = 0
+    for name, column in zip(points.names, choice.tolist(), strict=True):
+        text = points.settings[column]
+        # A tensor in blocks names the codecs of all of them itself.
+        if _own_recipes(text) or _BLOCK.fullmatch(name):
+            taken += _RECIPE + _longest_recipe(text)
+        else:
+            shared.add(text)
+    return taken + sum(_RECIPE + _longest_recipe(text) for text in shared)
 
 
 @functools.lru_cache(maxsize=1024)
@@ -300,6 +303,7 @@ def _longest_recipe(text: str) -> int:
     )
 
 
+@functools.lru_cache(maxsize=1024)
 def _own_recipes(text: str) -> bool:
     """Whether each tensor gets a step of its own, and with it a recipe."""
     choice = preset(text)
