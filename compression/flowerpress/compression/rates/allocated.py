@@ -2,22 +2,98 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from flowerpress.compression.codec import Context
-from flowerpress.compression.plan import Coded, Joint
+from flowerpress.compression.grouped import MOST_GROUPS
+from flowerpress.compression.plan import Coded, Joint, Plan, Together
 from flowerpress.compression.presets import Preset, preset
+from flowerpress.compression.presets.base import RAW
 from flowerpress.compression.rates.alike import alike_plan
+from flowerpress.compression.rates.blocks import blocked, in_blocks
 from flowerpress.compression.rates.dial import Dialled
 from flowerpress.compression.rates.message import message_bytes
+from flowerpress.compression.rd.codec import RateDistortion
 from flowerpress.compression.spec import Manifest, TensorSpec
 
-__all__ = ["Allocated"]
+if TYPE_CHECKING:
+    from flowerpress.compression.rates.policy import Policy
+
+__all__ = ["Allocated", "allocated", "block_counts"]
+
+_OPEN = RateDistortion(1.0)
+"""Stands for whatever is chosen: lossy and biased."""
+
+
+def allocated(policy: Policy, manifest: Manifest) -> Plan:
+    """Return the plan of a policy with a budget where nothing was measured before.
+
+    What the budget shares is measured on each update, unless ``rd`` can find the best level by
+    itself: with squared errors that is one step for all tensors, divided by the roots of their
+    weights (reverse water-filling), so there is nothing to be chosen from a menu.
+
+    Raises:
+        ConfigError: as ``Policy.check``.
+    """
+    plan = policy.resolve(manifest)
+    budget = policy.budget
+    if budget is None or (
+        budget.menu == "rd"
+        and (budget.allocator, budget.error, budget.split) == ("lambda", "squared", 0)
+        and (budget.max_nmse is None or not policy.weights)
+    ):
+        return plan.plan(manifest)
+    shared = set(policy.open(manifest))
+    counts = block_counts(manifest, shared, budget.split)
+    groups = [counts.get(e.name, max(1, len(e.groups))) for e in plan.entries]
+    cut = blocked(manifest, groups)
+    fixed: list[tuple[str, Preset]] = []
+    weights: list[tuple[str, float]] = []
+    own = policy.tensor_weights(manifest)
+    parts = iter(cut.specs)
+    for entry, count in zip(plan.entries, groups, strict=True):
+        names = [next(parts).name for _ in range(count)]
+        if entry.name in shared:
+            weights += [(name, own[entry.name]) for name in names]
+        else:
+            texts = entry.groups or (entry.codec,)
+            fixed += [(name, preset(text)) for name, text in zip(names, texts, strict=True)]
+    rule = Allocated(
+        budget.settings,
+        plan.target_bytes,
+        budget.max_nmse,
+        tuple(fixed),
+        budget.allocator,
+        budget.error,
+        tuple(weights) if policy.weights else (),
+    )
+    kept = dict(fixed)
+    codecs = [kept[spec.name].codec(spec) if spec.name in kept else _OPEN for spec in cut.specs]
+    codecs = [c if s.is_float else RAW for c, s in zip(codecs, cut.specs, strict=True)]
+    everything = Together(rule, tuple(range(len(cut))))
+    return in_blocks(Plan(tuple(codecs), (everything,)), manifest, groups)
+
+
+def block_counts(manifest: Manifest, names: Collection[str], split: int) -> dict[str, int]:
+    """Return in how many blocks of rows each large tensor is cut, by name.
+
+    Args:
+        manifest: the model.
+        names: of the tensors that may be cut.
+        split: elements that a block has at most, as far as rows and 256 blocks allow; 0: none.
+    """
+    if not split:
+        return {}
+    return {
+        spec.name: min(-(-spec.size // split), spec.shape[0], MOST_GROUPS)
+        for spec in manifest.specs
+        if spec.name in names and len(spec.shape) > 1 and spec.size > split and spec.shape[0] > 1
+    }
 
 
 @dataclass(frozen=True)

@@ -39,6 +39,8 @@ class BudgetSpec:
         error: one of ``ERRORS``; ``norm`` is for the allocator ``dp`` only.
         menu: the name of a menu, or codec texts.
         every: rounds until the server solves again; 0: once.
+        split: elements above which a tensor is cut into blocks of rows that choose each by itself;
+            0: never.
 
     Raises:
         ConfigError: none or several of the four, or a value that is not allowed.
@@ -53,6 +55,7 @@ class BudgetSpec:
     error: str = "squared"
     menu: str | tuple[str, ...] = "rd"
     every: int = 0
+    split: int = 0
 
     def __post_init__(self) -> None:
         given = {name: value for name in _FIELDS if (value := getattr(self, name)) is not None}
@@ -110,7 +113,7 @@ class BudgetSpec:
             )
 
 
-_FIELDS = (*_KINDS, "rate", "allocator", "error", "menu", "every")
+_FIELDS = (*_KINDS, "rate", "allocator", "error", "menu", "every", "split")
 
 
 def least_bytes(manifest: Manifest) -> int:
@@ -166,6 +169,8 @@ def _check_value(name: str, value: object, at: str) -> None:
             _check_menu(value, at)
         case "every":
             whole(value, at, 0, _MOST_ROUNDS, "rounds")
+        case "split":
+            whole(value, at, 0, _MOST_BYTES, "elements")
 
 
 def _check_menu(value: object, at: str) -> None:

@@ -254,7 +254,9 @@ class Policy(Preset):
         Raises:
             ConfigError: as ``check``.
         """
-        return self.resolve(manifest).plan(manifest)
+        from flowerpress.compression.rates.allocated import allocated
+
+        return allocated(self, manifest)
 
     def _rule(self, spec: TensorSpec) -> Rule | None:
         return next((rule for rule in self.rules if matches(rule.match, spec.name)), None)
@@ -277,7 +279,10 @@ class Policy(Preset):
         if not spec.is_float:
             return Entry(spec.name, EXACT)
         weight = self._weight(spec.name) if self.weights else None
-        return Entry(spec.name, self._guess, sensitivity=weight)
+        text = self._guess
+        if weight not in (None, 1.0) and text == _DEFAULT:
+            text = f"{_DEFAULT}(weight={weight!r})"
+        return Entry(spec.name, text, sensitivity=weight)
 
     def _weight(self, name: str) -> float:
         return next((weight for pattern, weight in self.weights if matches(pattern, name)), 1.0)
