@@ -186,6 +186,7 @@ def _within(coded: _Coding, beside: list[Coded], target: int) -> list[Coded]:
     low, high = 0.0, math.inf  # the largest factor known to be too small, the smallest that fits
     factor = 1.0
     own = message_bytes(beside)
+    same = False
     for _ in range(_MOST_PASSES):
         found = coded(factor)
         length = message_bytes([*beside, *found])
@@ -197,10 +198,14 @@ def _within(coded: _Coding, beside: list[Coded], target: int) -> list[Coded]:
                 break
         else:
             low = max(low, factor)
-        if length == last and not (low and high < math.inf):
-            break  # everything is sent, or nothing more can be left out
-        last = length
         ratio = max(length - own, 1) / max(target * _AIM - own, 1)
+        if length == last and not (low and high < math.inf):
+            if same:
+                break  # everything is sent, or nothing more can be left out
+            same, ratio = True, _FARTHEST if length > target else 1 / _FARTHEST
+        else:
+            same = False
+        last = length
         step = factor * min(max(ratio, 1 / _FARTHEST), _FARTHEST)
         if not low < step < high:
             step = math.sqrt(low * high) if low and high < math.inf else (low or high / _FARTHEST)
