@@ -72,6 +72,12 @@ def profile(
         str | None,
         typer.Option(help="Classes that count more for the sensitivity, such as '3=5,8=2'."),
     ] = None,
+    groups: Annotated[
+        int,
+        typer.Option(
+            min=0, help="Blocks of rows of a tensor that holds most of the model (0: none)."
+        ),
+    ] = 0,
     time_budget: Annotated[
         float | None,
         typer.Option(help="Seconds; what they do not suffice for is left out (default: all)."),
@@ -100,7 +106,7 @@ def profile(
     out = output or Path("runs") / f"tune-{Path(settings.task).stem}" / "profile.json"
     _refuse_existing(out, force)
     budget = TimeBudget(time_budget)
-    wanted = Wanted(menu, sensitivity, class_weights, rounds)
+    wanted = Wanted(menu, sensitivity, class_weights, rounds, groups=groups)
     with _stages() as tell:
         measuring = Profiling(settings, wanted, budget, tell)
         found = measuring.run(_command())
@@ -165,14 +171,11 @@ def solve(
     plan = solve_profile(found, budget, sensitivity=sensitivity, fix=fix or [])
     _make(out.parent)
     plan.save(out)
-    names = found.points.names
-    weights = dict(zip(names, map(float, found.weights(sensitivity)), strict=True))
-    expected = predicted(found, plan, weights)
-    sizes = dict(zip(names, map(int, found.points.sizes), strict=True))
+    expected = predicted(found, plan, sensitivity)
     folder = _folder(out.parent).having("profile", file, found.command)
     folder = folder.having("plan", out, _command(), sensitivity=sensitivity)
     note = plan_note(plan, found.manifest.nbytes, expected, sensitivity)
-    _show(folder, plan_table(plan, sizes, expected), note, (), f"Plan:    {out}")
+    _show(folder, plan_table(plan, found.sizes, expected), note, (), f"Plan:    {out}")
 
 
 def curve(

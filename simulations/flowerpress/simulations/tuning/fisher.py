@@ -9,12 +9,15 @@ the empirical Fisher approximation for natural gradient descent", say where the 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional
 
 from flowerpress.simulations.tasks import Samples, Task
+from flowerpress.simulations.tuning.parts import Part
 
 __all__ = ["Fisher"]
 
@@ -28,15 +31,20 @@ class Fisher:
     The model is in evaluation mode, so that no batch statistics tie examples together.
     """
 
-    def __init__(self, task: Task, model: nn.Module) -> None:
-        """``model``: its weights stay as they are; it is put into evaluation mode."""
+    def __init__(self, task: Task, model: nn.Module, parts: Sequence[Part]) -> None:
+        """``model``: its weights stay as they are; it is put into evaluation mode.
+
+        ``parts``: tensors of the model, or blocks of them; those that are no parameters that take
+        gradients (running means) are left out of all results.
+        """
         self._task = task
         self._model = model.eval()
         self._device = next(model.parameters()).device
-        named = [(name, each) for name, each in model.named_parameters() if each.requires_grad]
-        self._names = [name for name, _ in named]
-        self._parameters = [each for _, each in named]
-        self._sums = np.zeros(len(named))
+        own = {name: each for name, each in model.named_parameters() if each.requires_grad}
+        self._parts = [part for part in parts if part.tensor in own]
+        self._places = {name: at for at, name in enumerate(own)}
+        self._parameters = list(own.values())
+        self._sums = np.zeros(len(self._parts))
         self._total = 0.0
         self.examples = 0
 
@@ -50,22 +58,26 @@ class Fisher:
         labels = sample.labels.to(self._device)
         loss = functional.cross_entropy(scores.flatten(0, -2), labels.flatten())
         found = torch.autograd.grad(loss, self._parameters, allow_unused=True)
-        squares = [0.0 if each is None else float(each.double().square().sum()) for each in found]
+        squares = [self._square(part, found[self._places[part.tensor]]) for part in self._parts]
         if np.isfinite(squares).all():
             self._sums += weight * np.array(squares)
             self._total += weight
             self.examples += 1
 
     def squared_gradients(self) -> dict[str, float]:
-        """Return the mean squared gradient of an element of each parameter; none without examples.
-
-        Floating-point tensors that are no parameters (running means) are not among them.
-        """
+        """Return the mean squared gradient of an element of each part; none without examples."""
         if not self._total:
             return {}
         means = self._sums / self._total
         return {
-            name: float(mean) / parameter.numel()
-            for name, mean, parameter in zip(self._names, means, self._parameters, strict=True)
-            if parameter.numel()
+            part.name: float(mean) / part.spec.size
+            for part, mean in zip(self._parts, means, strict=True)
+            if part.spec.size
         }
+
+    @staticmethod
+    def _square(part: Part, gradient: Tensor | None) -> float:
+        if gradient is None:  # the model does not use it
+            return 0.0
+        own = gradient if part.rows is None else gradient[part.rows[0] : part.rows[1]]
+        return float(own.double().square().sum())

@@ -21,7 +21,7 @@ __all__ = ["QUICK", "FrontPoint", "front", "read_csv", "targets", "write_csv"]
 QUICK = tuple(name for name in ALLOCATORS if name != "dp")
 """The allocators that take milliseconds."""
 
-_SPAN = 2000.0
+_SPAN = 200.0
 _MOST_ROWS = 100_000
 
 
@@ -43,17 +43,17 @@ class FrontPoint:
 def targets(profile: Profile, count: int = 24) -> list[float]:
     """Return budgets of bytes for whole messages from the least to all there is, by equal ratios.
 
-    The least is what the cheapest settings take, and no less than a two-thousandth of the most.
+    The least is what the cheapest settings take, and no less than a two-hundredth of the most.
     """
     beside = least_bytes(profile.manifest)
     sizes = profile.points.bytes
     usable = np.isfinite(sizes).any(axis=1)
     most = float(np.where(np.isfinite(sizes), sizes, 0.0).max(axis=1).sum())
     least = float(np.where(np.isfinite(sizes), sizes, np.inf)[usable].min(axis=1).sum())
-    low = max(least + 1.0, most / _SPAN, 1.0)
+    low = max(least, most / _SPAN) + 1.0
     if low >= most:
         return [beside + max(least, most, 1.0)]
-    return [beside + float(size) for size in np.geomspace(low, most, count)]
+    return [float(size) for size in np.geomspace(beside + low, beside + most, count)]
 
 
 def front(

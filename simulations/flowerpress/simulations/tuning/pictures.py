@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter
+from matplotlib.patheffects import withStroke
+from matplotlib.ticker import FuncFormatter, MaxNLocator
 from numpy.typing import NDArray
 
 from flowerpress.compression.rates.plan import RatePlan
@@ -20,6 +22,7 @@ from flowerpress.simulations.canvas import (
     bytes_axis,
     limits,
     new_figure,
+    percent_axis,
     shorten,
 )
 from flowerpress.simulations.tables import human_bytes
@@ -87,23 +90,24 @@ def curves_figure(profile: Profile, plan: RatePlan | None = None) -> Figure | No
     return figure
 
 
-def tensors_figure(
-    profile: Profile, plan: RatePlan | None, weights: Mapping[str, NDArray[np.float64]]
-) -> Figure:
+def tensors_figure(profile: Profile, plan: RatePlan | None = None) -> Figure:
     """Bytes of each tensor in the plan (without one: its share of the energy), and sensitivities.
 
-    ``weights``: (T,) by the name of the sensitivity. Of many tensors the largest are drawn.
+    Of many tensors the largest are drawn.
     """
-    points = profile.points
+    energies = profile.energies
+    tensors = list(energies)
+    total = sum(energies.values()) or 1.0
     taken = {entry.name: entry.bytes or 0.0 for entry in plan.entries} if plan else {}
-    total = float(points.energies.sum()) or 1.0
-    left = np.array([taken.get(name, 0.0) for name in points.names])
-    if plan is None:
-        left = points.energies / total
+    left = np.array([taken.get(name, 0.0) if plan else energies[name] / total for name in tensors])
     shown = np.sort(np.argsort(-left, kind="stable")[:_BARS])
-    names = [shorten(points.names[at], 30) for at in shown]
+    names = [shorten(tensors[at], 30) for at in shown]
+    weights = {
+        name: np.array(list(profile.by_tensor(profile.weights(name)).values()))
+        for name in profile.measured()
+        if name != "none"
+    }
     figure = new_figure(max(320, 190 + 30 * len(names)))
-    weights = {name: each for name, each in weights.items() if name != "none"}
     sides = figure.subplots(1, 2 if weights else 1, sharey=True, squeeze=False)[0]
     place = np.arange(len(names), dtype=np.float64)
     ax: Axes = sides[0]
@@ -115,10 +119,10 @@ def tensors_figure(
         text = human_bytes(float(value)) if plan else f"{100 * value:.1f}%"
         ax.text(value + most * 0.012, at, text, va="center", fontsize=7.5, color=MUTED)
     ax.set_xlim(0, most * 1.2)
-    ax.xaxis.set_major_formatter(
-        FuncFormatter(lambda value, _: human_bytes(value) if plan else f"{100 * value:g}%")
-    )
-    ax.tick_params(axis="x", labelsize=7.5)
+    if plan:
+        _bytes_linear(ax, most)
+    else:
+        percent_axis(ax.xaxis)
     ax.set_yticks(place, names, color=INK)
     ax.set_ylim(len(names) - 0.4, -0.6)
     ax.tick_params(axis="y", length=0)
@@ -140,7 +144,8 @@ def tensors_figure(
         other.set_xscale("log")
         _plain(other, "x")
         other.tick_params(axis="y", length=0)
-        other.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=2, frameon=False)
+        other.set_xlabel("below 1: an error there matters less than elsewhere")
+        other.legend(loc="upper left", bbox_to_anchor=(1.0, 1), frameon=False)
     return figure
 
 
@@ -190,7 +195,7 @@ def front_figure(
         ax.plot(
             [chosen.bytes],
             [error],
-            color=COLOURS[3],
+            color=COLOURS[6],
             marker="o",
             markersize=12,
             markerfacecolor=PAPER,
@@ -201,18 +206,32 @@ def front_figure(
         ax.annotate(
             f"{shorten(label, 28)}\n{human_bytes(chosen.bytes)}, {significant(error)}",
             (chosen.bytes, error),
-            (12, 10),
+            (-10, -8),
             textcoords="offset points",
-            color=COLOURS[3],
+            ha="right",
+            va="top",
+            color=COLOURS[6],
             fontsize=9,
             fontweight="bold",
+            path_effects=[withStroke(linewidth=3, foreground=PAPER)],
         )
     low, high = limits(sizes, 0.04)
     ax.set_xlim(low, high)
     bytes_axis(ax.xaxis, low, high)
     _plain_log(ax)
-    ax.legend(loc="lower left", frameon=False)
+    ax.legend(loc="upper right", frameon=False)
     return figure
+
+
+def _bytes_linear(ax: Axes, most: float) -> None:
+    """Label a linear axis from 0 with round numbers of one unit."""
+    unit = 1024 ** max(0, int(math.log(max(most, 1), 1024)))
+    name = human_bytes(unit).split(" ")[1]
+    ticks = [unit * float(at) for at in MaxNLocator(5).tick_values(0, 1.2 * most / unit)]
+    ax.set_xticks([at for at in ticks if at <= 1.2 * most])
+    ax.xaxis.set_major_formatter(
+        FuncFormatter(lambda value, _: f"{value / unit:g} {name}" if value else "0")
+    )
 
 
 def _drawable(profile: Profile, at: int) -> NDArray[np.bool_]:

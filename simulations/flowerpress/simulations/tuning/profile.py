@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from flowerpress.compression import DTYPES, Manifest, TensorSpec, preset
 from flowerpress.compression.errors import ConfigError, FlowerpressError, UnknownNameError
 from flowerpress.compression.rates.points import Points
 from flowerpress.simulations.fields import Fields, parse
+from flowerpress.simulations.tuning.parts import Part, parts_named
 from flowerpress.simulations.tuning.weights import normalised, slopes
 
 __all__ = ["SENSITIVITIES", "Interaction", "Profile"]
@@ -41,11 +43,11 @@ class Interaction:
 
 @dataclass(frozen=True, eq=False)
 class Profile:
-    """What was measured; T floating-point tensors, S settings of the menu.
+    """What was measured; T parts (floating-point tensors or blocks of their rows), S settings.
 
     Attributes:
         manifest: the whole model, tensors of integers included.
-        points: bytes and squared error of every setting, means over ``clients`` updates.
+        points: by part, bytes and squared error of every setting, means over ``clients`` updates.
         menu: what the menu was called.
         fisher: (T,) mean squared gradient of an element; NaN for what is no parameter. Or None.
         loss_changes, loss_errors: (T, K) change of the loss, and the squared error that made it;
@@ -71,13 +73,47 @@ class Profile:
     versions: Mapping[str, str] = field(default_factory=dict)
     command: str = ""
 
+    def __post_init__(self) -> None:
+        self.parts  # noqa: B018 - refuses names that are not the model's
+
+    @cached_property
+    def parts(self) -> tuple[Part, ...]:
+        """What was measured by itself, in the order of ``points``."""
+        return parts_named(self.manifest, self.points.names)
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Elements of each floating-point tensor."""
+        return {spec.name: spec.size for spec in self.manifest.specs if spec.is_float}
+
+    @property
+    def energies(self) -> dict[str, float]:
+        """Squared norm of each floating-point tensor's update."""
+        return self._summed(self.points.energies)
+
+    def by_tensor(self, weights: NDArray[np.float64]) -> dict[str, float]:
+        """Return weights of parts (T,) as weights of tensors: the mean over blocks, by energy."""
+        energies = self.energies
+        own = self._summed(weights * self.points.energies)
+        plain, counts = self._summed(weights), self._summed(np.ones(len(weights)))
+        return {
+            name: own[name] / energy if energy > 0 else plain[name] / counts[name]
+            for name, energy in energies.items()
+        }
+
+    def _summed(self, values: NDArray[np.float64]) -> dict[str, float]:
+        total: dict[str, float] = {}
+        for part, value in zip(self.parts, values, strict=True):
+            total[part.tensor] = total.get(part.tensor, 0.0) + float(value)
+        return total
+
     def measured(self) -> tuple[str, ...]:
         """Return the sensitivities that can be asked for: of ``SENSITIVITIES``, "none" first."""
         have = {"fisher": self.fisher is not None, "loss": self.loss_changes is not None}
         return tuple(name for name in SENSITIVITIES if have.get(name, True))
 
     def weights(self, sensitivity: str) -> NDArray[np.float64]:
-        """Return the weight of each tensor's squared error, (T,); ones for "none".
+        """Return the weight of each part's squared error, (T,); ones for "none".
 
         Raises:
             UnknownNameError: no such sensitivity.
@@ -103,24 +139,25 @@ class Profile:
             {"name": spec.name, "shape": list(spec.shape), "dtype": spec.dtype}
             for spec in self.manifest.specs
         ]
-        place = {name: at for at, name in enumerate(points.names)}
-        for entry in tensors:
-            at = place.get(entry["name"])
-            if at is not None:
-                entry |= {
-                    "energy": float(points.energies[at]),
-                    "bytes": _numbers(points.bytes[at]),
-                    "errors": _numbers(points.errors[at]),
-                    "fisher": None if self.fisher is None else _number(self.fisher[at]),
-                    "loss_changes": _row(self.loss_changes, at),
-                    "loss_errors": _row(self.loss_errors, at),
-                }
+        parts = [
+            {
+                "name": name,
+                "energy": float(points.energies[at]),
+                "bytes": _numbers(points.bytes[at]),
+                "errors": _numbers(points.errors[at]),
+                "fisher": None if self.fisher is None else _number(self.fisher[at]),
+                "loss_changes": _row(self.loss_changes, at),
+                "loss_errors": _row(self.loss_errors, at),
+            }
+            for at, name in enumerate(points.names)
+        ]
         data = {
             "format": FORMAT,
             "manifest": self.manifest.digest.hex(),
             "menu": self.menu,
             "settings": list(points.settings),
             "tensors": tensors,
+            "points": parts,
             "interactions": [
                 {"tensors": list(each.tensors), "together": each.together, "apart": each.apart}
                 for each in self.interactions
@@ -176,33 +213,35 @@ def _read(fields: Fields, where: str) -> Profile:
     entries = fields.items("tensors")
     if not 1 <= len(entries) <= _MOST_TENSORS:
         raise ConfigError(f"{where}: 'tensors' has {len(entries)} of them; 1 to {_MOST_TENSORS:,}")
-    specs: list[TensorSpec] = []
-    rows: list[_Row] = []
+    specs = []
     for number, entry in enumerate(entries):
         own = Fields(entry, f"{where}: tensors[{number}]")
-        spec = TensorSpec(own.text("name"), _shape(own), _dtype(own))
-        specs.append(spec)
-        if spec.is_float:
-            rows.append(_Row.of(own, len(settings)))
+        specs.append(TensorSpec(own.text("name"), _shape(own), _dtype(own)))
         own.done()
-    if not rows:
-        raise ConfigError(f"{where}: has no floating-point tensor")
     manifest = Manifest(tuple(specs))
     if fields.text("manifest") != manifest.digest.hex():
         raise ConfigError(f"{where}: 'manifest' is not that of the tensors below it")
-    floats = [spec for spec in specs if spec.is_float]
+    entries = _capped(fields, "points", _MOST_TENSORS)
+    if not entries:
+        raise ConfigError(f"{where}: has no floating-point tensor")
+    rows: list[_Row] = []
+    for number, entry in enumerate(entries):
+        own = Fields(entry, f"{where}: points[{number}]")
+        rows.append(_Row.of(own, len(settings)))
+        own.done()
+    parts = parts_named(manifest, [row.name for row in rows])
     points = Points(
-        tuple(spec.name for spec in floats),
+        tuple(part.name for part in parts),
         settings,
         np.array([row.bytes for row in rows]).reshape(len(rows), -1),
         np.array([row.errors for row in rows]).reshape(len(rows), -1),
         np.array([row.energy for row in rows]),
-        np.array([spec.size for spec in floats], np.int64),
+        np.array([part.spec.size for part in parts], np.int64),
     )
     interactions = []
     for number, entry in enumerate(_capped(fields, "interactions", _MOST_NOTES)):
         own = Fields(entry, f"{where}: interactions[{number}]")
-        names = _texts(own, "tensors", len(floats))
+        names = _texts(own, "tensors", len(parts))
         if unknown := set(names) - set(points.names):
             raise ConfigError(f"{own.where}: no tensor is called {sorted(unknown)[0]!r}")
         interactions.append(Interaction(names, own.number("together"), own.number("apart")))
@@ -226,8 +265,9 @@ def _read(fields: Fields, where: str) -> Profile:
 
 @dataclass(frozen=True)
 class _Row:
-    """What the file says of one floating-point tensor."""
+    """What the file says of one part."""
 
+    name: str
     energy: float
     bytes: list[float]
     errors: list[float]
@@ -244,6 +284,7 @@ class _Row:
         if (changes is None) != (errors is None) or len(changes or []) != len(errors or []):
             raise ConfigError(f"{fields.where}: 'loss_changes' and 'loss_errors' do not match")
         return cls(
+            fields.text("name"),
             fields.number("energy"),
             _costs(fields, "bytes", settings),
             _costs(fields, "errors", settings),

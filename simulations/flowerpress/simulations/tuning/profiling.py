@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from flowerpress.compression import PRESETS, EncodeError, Manifest, TensorSpec
 from flowerpress.compression.errors import ConfigError, UnknownNameError
+from flowerpress.compression.grouped import MOST_GROUPS
 from flowerpress.compression.rates.menu import MENUS, measure, menu
 from flowerpress.compression.rates.points import Points, mean
 from flowerpress.simulations.config import SimulationConfig
@@ -30,6 +31,7 @@ from flowerpress.simulations.loaded import load
 from flowerpress.simulations.tuning.class_weights import example_weights, read_class_weights
 from flowerpress.simulations.tuning.fisher import Fisher
 from flowerpress.simulations.tuning.loss_change import LossChange, coding_error
+from flowerpress.simulations.tuning.parts import groups_of, parts_of
 from flowerpress.simulations.tuning.profile import Interaction, Profile
 from flowerpress.simulations.tuning.surroundings import versions
 from flowerpress.simulations.tuning.time_budget import TimeBudget
@@ -62,6 +64,7 @@ class Wanted:
         clients: that train in a round.
         updates: that are measured; the points are means over them.
         examples: whose gradients are squared.
+        groups: blocks of rows into which a tensor is cut that holds most of the model; 0: none.
 
     Raises:
         UnknownNameError: no such sensitivity.
@@ -72,9 +75,10 @@ class Wanted:
     sensitivity: str = "both"
     class_weights: str | None = None
     rounds: int = 2
-    clients: int = 4
+    clients: int = 10
     updates: int = 3
     examples: int = 512
+    groups: int = 0
 
     def __post_init__(self) -> None:
         if self.sensitivity not in ASKED:
@@ -82,6 +86,8 @@ class Wanted:
         for name in ("rounds", "clients", "updates", "examples"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} is {getattr(self, name)}; it must be at least 1")
+        if not 0 <= self.groups <= MOST_GROUPS:
+            raise ConfigError(f"groups is {self.groups}; it must be from 0 to {MOST_GROUPS}")
 
 
 class Profiling:
@@ -110,11 +116,15 @@ class Profiling:
         example_weights(self._loaded.data.train.take(np.arange(1)), self._class_weights)
         self._federation = Federation(self._loaded, wanted.clients)
         specs = self._federation.manifest.specs
-        self._specs = tuple(TensorSpec(spec.name, spec.shape) for spec in specs if spec.is_float)
+        floats = [TensorSpec(spec.name, spec.shape) for spec in specs if spec.is_float]
+        self._floats = Manifest(tuple(floats))
+        self._shapes = {spec.name: spec.shape for spec in floats}
+        self._groups = groups_of(floats, wanted.groups)
+        self._parts = parts_of(floats, self._groups)
         self._points: Points | None = None
         self._measured = 0
         self._fisher: NDArray[np.float64] | None = None
-        self._changes = np.full((len(self._specs), len(_TRIALS)), np.nan)
+        self._changes = np.full((len(self._parts), len(_TRIALS)), np.nan)
         self._errors = np.full_like(self._changes, np.nan)
         self._interactions: list[Interaction] = []
         self._facts: dict[str, float] = {}
@@ -201,18 +211,18 @@ class Profiling:
         """Return the points of some settings for one update; ``before`` were done by then."""
         rng = np.random.default_rng((self._loaded.config.seed, 1, at, *chunk))
         tensors = self._federation.updates[at].tensors
-        rows = len(self._specs)
+        rows = len(self._parts)
 
         def told(done: int, _: int) -> None:
             self._tell(stage, before * rows + done, len(self.settings) * rows)
 
         settings = [self.settings[column] for column in chunk]
-        return measure(Manifest(self._specs), tensors, settings, rng=rng, progress=told)
+        return measure(self._floats, tensors, settings, rng=rng, groups=self._groups, progress=told)
 
     def _measure_fisher(self) -> None:
         federation, train = self._federation, self._loaded.data.train
         federation.model.load_state_dict(federation.mean())
-        fisher = Fisher(self._loaded.task, federation.model)
+        fisher = Fisher(self._loaded.task, federation.model, self._parts)
         rng = np.random.default_rng((self._loaded.config.seed, 2))
         chosen = rng.permutation(len(train))[: self.wanted.examples].astype(np.int64)
         samples = train.take(chosen)
@@ -226,7 +236,7 @@ class Profiling:
             self.skipped.append(f"gradients: of {done} of {len(samples)} examples")
         means = fisher.squared_gradients()
         if means:
-            self._fisher = np.array([means.get(spec.name, np.nan) for spec in self._specs])
+            self._fisher = np.array([means.get(part.name, np.nan) for part in self._parts])
         self._facts["fisher_examples"] = fisher.examples
 
     def _held_out(self) -> LossChange | None:
@@ -248,7 +258,7 @@ class Profiling:
             count = len(samples)
             if self.budget.seconds is not None and each > 0:
                 # A quarter of the budget for a trial of every tensor.
-                fitting = 0.25 * self.budget.seconds / (each * len(self._specs))
+                fitting = 0.25 * self.budget.seconds / (each * len(self._parts))
                 count = int(min(max(fitting, len(few)), count))
             self._each("held-out loss", [count], start)
         if not found:
@@ -270,7 +280,7 @@ class Profiling:
             error = self._error(at, chosen[at])
             if error is not None:
                 squared = float(np.square(error, dtype=np.float64).sum())
-                value = change.of({self._specs[at].name: error})
+                value = change.of({self._parts[at].tensor: self._spread(at, error)})
                 self._changes[at, trial], self._errors[at, trial] = value, squared
 
         name = f"loss at NMSE {_TRIALS[trial]:g}"
@@ -282,13 +292,18 @@ class Profiling:
         """Return the coding error of a tensor of the mean update, None where there is none."""
         if setting is None:
             return None
-        federation, spec = self._federation, self._specs[at]
-        change = federation.mean()[spec.name].double() - federation.before[spec.name].double()
+        federation, part = self._federation, self._parts[at]
+        after, before = federation.mean()[part.tensor], federation.before[part.tensor]
+        change = np.ascontiguousarray(part.of((after.double() - before.double()).float().numpy()))
         rng = np.random.default_rng((self._loaded.config.seed, 3, at, setting))
         try:
-            return coding_error(spec, change.float().numpy(), self.settings[setting], rng)
+            return coding_error(part.spec, change, self.settings[setting], rng)
         except EncodeError:
             return None
+
+    def _spread(self, at: int, error: NDArray[np.float32]) -> NDArray[np.float32]:
+        part = self._parts[at]
+        return part.spread(error, self._shapes[part.tensor])
 
     def _interact(self, change: LossChange) -> None:
         """Compress several tensors at once, and compare with the sum of what each did alone."""
@@ -302,11 +317,17 @@ class Profiling:
             groups.append(sorted(int(at) for at in rng.choice(known, 2, replace=False)))
 
         def one(group: list[int]) -> None:
-            errors = {self._specs[at].name: self._error(at, chosen[at]) for at in group}
-            together = change.of({k: v for k, v in errors.items() if v is not None})
+            errors: dict[str, NDArray[np.float32]] = {}
+            for at in group:
+                error = self._error(at, chosen[at])
+                if error is not None:
+                    name, whole = self._parts[at].tensor, self._spread(at, error)
+                    errors[name] = errors[name] + whole if name in errors else whole
+            together = change.of(errors)
             apart = float(self._changes[group, 0].sum())
             if np.isfinite(together):
-                self._interactions.append(Interaction(tuple(errors), together, apart))
+                names = tuple(self._parts[at].name for at in group)
+                self._interactions.append(Interaction(names, together, apart))
 
         done = self._each("interaction", groups, one, until=0.95)
         if done < len(groups):

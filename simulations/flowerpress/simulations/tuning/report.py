@@ -8,9 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from matplotlib.figure import Figure
-from numpy.typing import NDArray
 
 from flowerpress.compression.errors import ConfigError
 from flowerpress.compression.rates.plan import RatePlan
@@ -65,19 +63,11 @@ class Tuning:
     commands: Mapping[str, str] | None = None
     notes: tuple[str, ...] = ()
 
-    def weights(self) -> dict[str, NDArray[np.float64]]:
-        """Return the weights of each sensitivity that was measured."""
-        if self.profile is None:
-            return {}
-        return {name: self.profile.weights(name) for name in self.profile.measured()}
-
     def expected(self) -> Predicted | None:
         """Return what the plan is expected to take and lose; None without profile or plan."""
         if self.profile is None or self.plan is None:
             return None
-        own = self.profile.weights(self.sensitivity)
-        named = dict(zip(self.profile.points.names, map(float, own), strict=True))
-        return predicted(self.profile, self.plan, named)
+        return predicted(self.profile, self.plan, self.sensitivity)
 
 
 def gathered(folder: TuningFolder) -> Tuning:
@@ -151,7 +141,7 @@ def _pictures(folder: Path, tuning: Tuning) -> list[str]:
             )
             made.append(("front", "What every budget gives, by allocator", figure))
         if tuning.profile is not None:
-            figure = tensors_figure(tuning.profile, tuning.plan, tuning.weights())
+            figure = tensors_figure(tuning.profile, tuning.plan)
             made.append(("tensors", "Bytes and sensitivity per tensor", figure))
             figure = curves_figure(tuning.profile, tuning.plan)
             made.append(("curves", "Error against bytes, tensor by tensor", figure))
@@ -174,13 +164,12 @@ def _tables(tuning: Tuning) -> list[str]:
     sections = []
     profile, plan, expected = tuning.profile, tuning.plan, tuning.expected()
     if profile is not None and plan is not None and expected is not None:
-        sizes = _sizes(profile)
         sections.append(
             page.section(
                 "Plan",
                 page.table(
                     [column.title for column in PLAN_COLUMNS],
-                    plan_cells(plan, sizes, expected),
+                    plan_cells(plan, profile.sizes, expected),
                     text=[0, 2],
                     name=0,
                 ),
@@ -273,7 +262,7 @@ def _warnings(tuning: Tuning) -> list[str]:
     expected = tuning.expected()
     if expected is not None and expected.unknown:
         names = ", ".join(expected.unknown[:5])
-        notes.append(f"Of {names} the profile does not know what the plan's codec costs.")
+        notes.append(f"Of {names} the profile does not know what the plan's codec loses.")
     return notes
 
 
@@ -298,7 +287,7 @@ def _tiles(tuning: Tuning) -> str:
         points = profile.points
         seconds = profile.facts.get("seconds")
         values += [
-            (str(len(points.names)), "tensors", f"{int(points.sizes.sum()):,} elements"),
+            (str(len(profile.sizes)), "tensors", f"{int(points.sizes.sum()):,} elements"),
             (
                 str(len(points.settings)),
                 "settings measured",
@@ -342,10 +331,6 @@ def _lead(tuning: Tuning) -> str:
 
 def _plan_name(tuning: Tuning) -> str:
     return (tuning.plan.allocator if tuning.plan else "") or "the plan"
-
-
-def _sizes(profile: Profile) -> dict[str, int]:
-    return dict(zip(profile.points.names, map(int, profile.points.sizes), strict=True))
 
 
 def _flat(config: Mapping[str, Any], before: str = "") -> dict[str, str]:

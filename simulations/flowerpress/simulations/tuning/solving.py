@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
-from flowerpress.compression import preset, recipe
+import numpy as np
+
+from flowerpress.compression import Manifest, TensorSpec, encode_frames, preset, recipe
 from flowerpress.compression.errors import ConfigError
 from flowerpress.compression.rates.budget import BudgetSpec, least_bytes
 from flowerpress.compression.rates.patterns import matching, unmatched
@@ -96,18 +98,28 @@ def solve_profile(
         UnknownNameError: a name that does not exist.
         ConfigError: a budget that nothing fits, or a sensitivity that was not measured.
     """
-    names = profile.points.names
     weights = profile.weights(sensitivity)
+    named = profile.by_tensor(weights) | dict(
+        zip(profile.points.names, map(float, weights), strict=True)
+    )
     budget.check(profile.manifest)
-    return solve(
+    plan = solve(
         profile.manifest,
         profile.points,
         allocator=budget.allocator,
         target_bytes=budget.target(profile.manifest),
         max_nmse=budget.max_nmse,
-        weights=dict(zip(names, map(float, weights), strict=True)),
-        fixed=fixed_codecs(names, fix),
+        weights=named,
+        fixed=fixed_codecs(list(profile.sizes), fix),
     )
+    specs = {spec.name: spec for spec in profile.manifest.specs}
+    entries = (
+        replace(entry, bytes=_of_noise(specs[entry.name], entry.codec))
+        if entry.bytes is None and not entry.groups
+        else entry
+        for entry in plan.entries
+    )
+    return replace(plan, entries=tuple(entries))
 
 
 @dataclass(frozen=True)
@@ -116,7 +128,7 @@ class Predicted:
 
     ``bytes`` is a whole message. Errors are fractions of the energy of the tensors that were
     measured with their setting; None where there are none. ``unknown``: tensors of which the
-    profile does not know what their codec costs.
+    profile does not know what their codec loses.
     """
 
     bytes: float
@@ -125,10 +137,15 @@ class Predicted:
     unknown: tuple[str, ...]
 
 
-def predicted(profile: Profile, plan: RatePlan, weights: Mapping[str, float]) -> Predicted:
-    """Add up what the entries of ``plan`` say."""
-    energies = dict(zip(profile.points.names, map(float, profile.points.energies), strict=True))
+def predicted(profile: Profile, plan: RatePlan, sensitivity: str = "none") -> Predicted:
+    """Add up what the entries of ``plan`` say.
+
+    Raises:
+        ConfigError: a sensitivity that was not measured.
+    """
+    energies, weights = profile.energies, profile.by_tensor(profile.weights(sensitivity))
     entries = [entry for entry in plan.entries if entry.name in energies]
+    bodies = sum(entry.bytes or 0.0 for entry in entries)
     known = [entry for entry in entries if entry.bytes is not None and entry.error is not None]
     error = sum((entry.error or 0.0) * energies[entry.name] for entry in known)
     weighted = sum(
@@ -138,11 +155,21 @@ def predicted(profile: Profile, plan: RatePlan, weights: Mapping[str, float]) ->
     weighted_energy = sum(weights[entry.name] * energies[entry.name] for entry in known)
     beside = least_bytes(profile.manifest) + _recipe_bytes(profile, plan)
     return Predicted(
-        bytes=beside + sum(entry.bytes or 0.0 for entry in known),
+        bytes=beside + bodies,
         nmse=error / energy if energy else None,
         weighted=weighted / weighted_energy if weighted_energy else None,
         unknown=tuple(entry.name for entry in entries if entry not in known),
     )
+
+
+def _of_noise(spec: TensorSpec, text: str) -> float:
+    """Return what a codec takes of noise: exact for formats, much for what exploits structure."""
+    noise = np.random.default_rng(0).standard_normal(spec.shape, np.float32)
+    plan = preset(text).plan(Manifest((spec,)))
+    frames, _ = encode_frames(
+        Manifest((spec,)), plan, {spec.name: spec.cast(np.asarray(noise))}, np.random.default_rng(0)
+    )
+    return float(sum(len(frame.body) for frame in frames))
 
 
 def _recipe_bytes(profile: Profile, plan: RatePlan) -> int:
@@ -156,10 +183,10 @@ def _recipe_bytes(profile: Profile, plan: RatePlan) -> int:
     return sum(len(each) + 2 for each in named.values())
 
 
-def codec_text(entry: Entry) -> str:
-    """Return an entry's codec as people read it; that of blocks of rows in a line."""
+def codec_text(entry: Entry, *, short: bool = False) -> str:
+    """Return an entry's codec as people read it; ``short``: of blocks only how many there are."""
     if not entry.groups:
         return entry.codec
     if len(set(entry.groups)) == 1:
         return f"{len(entry.groups)} x {entry.groups[0]}"
-    return " | ".join(entry.groups)
+    return f"{len(entry.groups)} blocks of rows" if short else " | ".join(entry.groups)

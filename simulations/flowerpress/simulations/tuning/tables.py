@@ -62,7 +62,7 @@ def profile_cells(profile: Profile) -> list[list[str]]:
     """Return a row for each floating-point tensor, with the cells of ``PROFILE_COLUMNS``."""
     points = profile.points
     total = float(points.energies.sum())
-    shapes = {spec.name: spec.shape for spec in profile.manifest.specs}
+    shapes = [part.spec.shape for part in profile.parts]
     weights = {
         name: profile.weights(name) if name in profile.measured() else None
         for name in ("fisher", "loss")
@@ -73,7 +73,7 @@ def profile_cells(profile: Profile) -> list[list[str]]:
         rows.append(
             [
                 name,
-                "x".join(map(str, shapes[name])) or "scalar",
+                "x".join(map(str, shapes[at])) or "scalar",
                 f"{size:,}",
                 f"{np.sqrt(energy / max(size, 1)):.2e}",
                 percent(energy / total) if total else NOTHING,
@@ -92,10 +92,13 @@ def profile_table(profile: Profile) -> FittedTable:
     return FittedTable(PROFILE_COLUMNS, profile_cells(profile))
 
 
-def plan_cells(plan: RatePlan, sizes: Mapping[str, int], expected: Predicted) -> list[list[str]]:
+def plan_cells(
+    plan: RatePlan, sizes: Mapping[str, int], expected: Predicted, *, short: bool = False
+) -> list[list[str]]:
     """Return a row for each tensor and one for all, with the cells of ``PLAN_COLUMNS``.
 
-    ``sizes``: elements by name; tensors that are not in it (of integers) are left out.
+    ``sizes``: elements by name; tensors that are not in it (of integers) are left out. ``short``:
+    codecs of blocks are only counted.
     """
     entries = [entry for entry in plan.entries if entry.name in sizes]
     total = sum(entry.bytes or 0.0 for entry in entries)
@@ -103,7 +106,7 @@ def plan_cells(plan: RatePlan, sizes: Mapping[str, int], expected: Predicted) ->
         [
             entry.name,
             f"{sizes[entry.name]:,}",
-            codec_text(entry),
+            codec_text(entry, short=short),
             NOTHING if entry.bytes is None else f"{entry.bytes:,.0f}",
             NOTHING if entry.bytes is None or not total else percent(entry.bytes / total),
             NOTHING if entry.error is None else significant(entry.error),
@@ -126,7 +129,7 @@ def plan_cells(plan: RatePlan, sizes: Mapping[str, int], expected: Predicted) ->
 
 def plan_table(plan: RatePlan, sizes: Mapping[str, int], expected: Predicted) -> FittedTable:
     """Return a plan for the terminal."""
-    return FittedTable(PLAN_COLUMNS, plan_cells(plan, sizes, expected), last_apart=True)
+    return FittedTable(PLAN_COLUMNS, plan_cells(plan, sizes, expected, short=True), last_apart=True)
 
 
 def front_columns(points: Sequence[FrontPoint]) -> list[Column]:

@@ -1,7 +1,9 @@
 """Short training with a plan beside what costs no thought: uniform, by size, by phase, and none.
 
-All of them get the same bytes for a message, and differ in nothing but the uplink. The downlink is
-``none`` everywhere: what is compared is how clients' updates are coded.
+Where the plan's menu has ``rd`` in it, plain ``rd`` with the same bytes is there, too: one step for
+all tensors, which is a good plan by itself. All of them get the same bytes for a message, and
+differ in nothing but the uplink. The downlink is ``none`` everywhere: what is compared is how
+clients' updates are coded.
 """
 
 from __future__ import annotations
@@ -18,15 +20,15 @@ from flowerpress.compression.rates.plan import RatePlan
 from flowerpress.compression.rates.policy import Policy
 from flowerpress.compression.rates.schedule import Schedule
 from flowerpress.compression.rates.solve import solve
+from flowerpress.compression.spelling import parse_call
 from flowerpress.simulations.comparison import Planned
 from flowerpress.simulations.config import SimulationConfig
 from flowerpress.simulations.tuning.folder import write_text
 from flowerpress.simulations.tuning.profile import Profile
 from flowerpress.simulations.tuning.solving import predicted
 
-__all__ = ["HEURISTICS", "common_bytes", "config_words", "plan_verification", "write_uplinks"]
+__all__ = ["common_bytes", "config_words", "plan_verification", "write_uplinks"]
 
-HEURISTICS = ("uniform", "by-size", "by-phase")
 REFERENCE = "none"
 
 # What of a profile's configuration makes the training what it was.
@@ -44,7 +46,7 @@ def common_bytes(profile: Profile, plan: RatePlan) -> int:
     plan.check(profile.manifest)
     if plan.target_bytes is not None:
         return plan.target_bytes
-    expected = predicted(profile, plan, dict.fromkeys(profile.points.names, 1.0))
+    expected = predicted(profile, plan)
     if expected.unknown:
         raise ConfigError(
             "the plan has no target_bytes, and the profile does not know what "
@@ -54,7 +56,7 @@ def common_bytes(profile: Profile, plan: RatePlan) -> int:
 
 
 def write_uplinks(profile: Profile, plan: RatePlan, folder: Path) -> dict[str, str]:
-    """Write a file for each way to code the uplink; return label -> path, the plan last.
+    """Write a file for each way to code the uplink; return label -> path or codec, the plan last.
 
     Files are named after what is in them, so that a run with another plan of the same name is not
     taken for this one.
@@ -73,6 +75,8 @@ def write_uplinks(profile: Profile, plan: RatePlan, folder: Path) -> dict[str, s
     phase = Policy(base=plans["uniform"], schedule=Schedule(kind="phase"))
     text = phase.to_toml(Path(uplinks["uniform"]).name)
     uplinks["by-phase"] = str(_written(folder, "by-phase", text, ".toml"))
+    if any(parse_call(setting)[0] == "rd" for setting in profile.points.settings):
+        uplinks["rd"] = f"rd(target_bytes={target})"
     label = f"plan ({plan.allocator})" if plan.allocator else "plan"
     uplinks[label] = str(_written(folder, "plan", plan.to_json(), ".json"))
     return uplinks
