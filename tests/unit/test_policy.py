@@ -351,7 +351,7 @@ def test_the_least_a_message_takes_counts_integers() -> None:
         ("nowhere.toml", None, "no such file"),
         ("folder.toml", b"\0dir", "is no file"),
         ("binary.toml", b"\xff\xfe\x00", "not UTF-8"),
-        ("large.toml", b"#" * (1 << 20) + b"#", "more than 1048576 characters"),
+        ("large.toml", b"#" * (1 << 20) + b"#", "more than 1048576 bytes"),
         ("broken.toml", b"default = ", "not valid TOML"),
         ("no\0name.toml", None, "no such file"),
     ],

@@ -115,9 +115,9 @@ class RatePlan(Preset):
         Raises:
             ConfigError: it has other tensors; they are named.
         """
-        if manifest.digest.hex() == self.manifest and len(manifest) == len(self.entries):
-            return
         own, given = [e.name for e in self.entries], [spec.name for spec in manifest.specs]
+        if manifest.digest.hex() == self.manifest and own == given:
+            return
         if missing := [name for name in own if name not in set(given)]:
             why = f"the model has no {_some(missing)}"
         elif extra := [name for name in given if name not in set(own)]:
@@ -146,15 +146,15 @@ class RatePlan(Preset):
         inner = alike_plan(cut, choices)
         if self.target_bytes is not None:
             inner = replace(
-                inner, together=(Together(self._rule(choices), tuple(range(len(cut)))),)
+                inner, together=(Together(self._rule(choices, counts), tuple(range(len(cut)))),)
             )
         return in_blocks(inner, manifest, counts)
 
-    def _rule(self, choices: tuple[Preset, ...]) -> Joint:
+    def _rule(self, choices: tuple[Preset, ...], counts: Sequence[int]) -> Joint:
         assert self.target_bytes is not None
         if self.menu and not any(map(is_dialled, choices)):
-            return Allocated(self.menu, self.target_bytes, first=choices)
-        return Dialled(choices, self.target_bytes)
+            return Allocated(self.menu, self.target_bytes, first=choices, counts=tuple(counts))
+        return Dialled(choices, self.target_bytes, tuple(counts))
 
     def overridden(self, changes: Mapping[str, str]) -> RatePlan:
         """Return the plan with other codecs for some tensors (name -> codec text).

@@ -12,6 +12,7 @@ from typing import Any
 from flowerpress.compression.errors import ConfigError, UnknownNameError
 from flowerpress.compression.grouped import MOST_GROUPS
 from flowerpress.compression.rates.plan import Entry, RatePlan
+from flowerpress.compression.rates.reading import read_text
 
 __all__ = ["dumps", "loads", "read", "save"]
 
@@ -64,15 +65,7 @@ def read(path: Path) -> RatePlan:
     Raises:
         ConfigError: it cannot be read, or holds no plan.
     """
-    try:
-        if path.stat().st_size > _LARGEST:
-            raise ConfigError(f"{path}: is too large for a plan")
-        text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise ConfigError(f"cannot read {path}: {error.strerror or error}") from error
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"{path}: is not text: {error}") from error
-    return loads(text, str(path))
+    return loads(read_text(path, "plan", _LARGEST), str(path))
 
 
 def save(plan: RatePlan, path: Path) -> None:

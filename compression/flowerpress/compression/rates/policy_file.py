@@ -17,6 +17,7 @@ from flowerpress.compression.rates.policy import MOST_RULES, WEIGHTS, Policy
 from flowerpress.compression.rates.reading import (
     check_document,
     number,
+    read_text,
     setting,
     shown,
     table,
@@ -42,18 +43,7 @@ def read(path: Path) -> Policy:
     Raises:
         ConfigError: it cannot be read, or holds no policy.
     """
-    # A pipe or a device would keep us waiting, or never end.
-    if not path.is_file():
-        why = "it is no file" if path.exists() else "no such file"
-        raise ConfigError(f"cannot read {str(path)!r}: {why}")
-    try:
-        with path.open("rb") as file:
-            content = file.read(LARGEST + 1).decode()
-    except OSError as error:
-        raise ConfigError(f"cannot read {str(path)!r}: {error.strerror}") from error
-    except UnicodeDecodeError:
-        raise ConfigError(f"{str(path)!r} is not a policy: it is not UTF-8 text") from None
-    return loads(content, str(path), path.parent)
+    return loads(read_text(path, "policy", LARGEST), str(path), path.parent)
 
 
 def loads(content: str, where: str, folder: Path | None) -> Policy:

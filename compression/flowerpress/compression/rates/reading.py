@@ -7,6 +7,7 @@ too long or no plain value is refused there, so that nothing later needs to expe
 from __future__ import annotations
 
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 from flowerpress.compression.errors import ConfigError, UnknownNameError
@@ -17,6 +18,7 @@ __all__ = [
     "check_document",
     "choice",
     "number",
+    "read_text",
     "setting",
     "shown",
     "table",
@@ -31,6 +33,28 @@ _LONGEST_SETTING = 200
 _DEEPEST = 4
 _MOST_VALUES = 100_000
 _LARGEST = 1 << 63
+
+
+def read_text(path: Path, what: str, largest: int) -> str:
+    """Return the text of a file that is ``what``, of at most ``largest`` bytes.
+
+    Raises:
+        ConfigError: no regular file, no UTF-8, too large, or not to be read.
+    """
+    # A pipe or a device would keep us waiting, or never end.
+    if not path.is_file():
+        why = "it is no file" if path.exists() else "no such file"
+        raise ConfigError(f"cannot read {str(path)!r}: {why}")
+    try:
+        with path.open("rb") as file:
+            content = file.read(largest + 1)
+        if len(content) > largest:
+            raise ConfigError(f"{str(path)!r} is no {what}: it has more than {largest} bytes")
+        return content.decode()
+    except OSError as error:
+        raise ConfigError(f"cannot read {str(path)!r}: {error.strerror or error}") from error
+    except UnicodeDecodeError:
+        raise ConfigError(f"{str(path)!r} is no {what}: it is not UTF-8 text") from None
 
 
 def check_document(document: object, where: str) -> None:
