@@ -10,12 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flowerpress.compression.codec import Context
-from flowerpress.compression.grouped import MOST_GROUPS
 from flowerpress.compression.plan import Coded, Joint, Plan, Together
 from flowerpress.compression.presets import Preset, preset
 from flowerpress.compression.presets.base import RAW
 from flowerpress.compression.rates.alike import alike_plan
-from flowerpress.compression.rates.blocks import blocked, in_blocks
+from flowerpress.compression.rates.blocks import blocked, in_blocks, joined
 from flowerpress.compression.rates.dial import Dialled
 from flowerpress.compression.rates.message import message_bytes
 from flowerpress.compression.rd.codec import RateDistortion
@@ -28,6 +27,7 @@ __all__ = ["Allocated", "allocated", "block_counts"]
 
 _OPEN = RateDistortion(1.0)
 """Stands for whatever is chosen: lossy and biased."""
+_MOST_BLOCKS = 64  # each may name a codec of its own
 
 
 def allocated(policy: Policy, manifest: Manifest) -> Plan:
@@ -71,6 +71,7 @@ def allocated(policy: Policy, manifest: Manifest) -> Plan:
         budget.allocator,
         budget.error,
         tuple(weights) if policy.weights else (),
+        counts=tuple(groups),
     )
     kept = dict(fixed)
     codecs = [kept[spec.name].codec(spec) if spec.name in kept else _OPEN for spec in cut.specs]
@@ -85,12 +86,12 @@ def block_counts(manifest: Manifest, names: Collection[str], split: int) -> dict
     Args:
         manifest: the model.
         names: of the tensors that may be cut.
-        split: elements that a block has at most, as far as rows and 256 blocks allow; 0: none.
+        split: elements that a block has at most, as far as rows and 64 blocks allow; 0: none.
     """
     if not split:
         return {}
     return {
-        spec.name: min(-(-spec.size // split), spec.shape[0], MOST_GROUPS)
+        spec.name: min(-(-spec.size // split), spec.shape[0], _MOST_BLOCKS)
         for spec in manifest.specs
         if spec.name in names and len(spec.shape) > 1 and spec.size > split and spec.shape[0] > 1
     }
@@ -111,6 +112,7 @@ class Allocated(Joint):
         allocator, error: as in ``solve``.
         weights: by name, how much the squared error of a tensor counts.
         first: codecs of all tensors that are taken without measuring while they fit.
+        counts: of how many blocks each tensor of the message consists; empty: all are whole.
     """
 
     menu: tuple[str, ...]
@@ -121,6 +123,7 @@ class Allocated(Joint):
     error: str = "squared"
     weights: tuple[tuple[str, float], ...] = ()
     first: tuple[Preset, ...] = ()
+    counts: tuple[int, ...] = ()
 
     def encode(
         self,
@@ -137,12 +140,15 @@ class Allocated(Joint):
         own = Manifest(tuple(specs))
         if self.first:
             coded = alike_plan(own, self.first).encode(own, tensors, contexts)
-            if self.target_bytes is None or message_bytes(coded) <= self.target_bytes:
+            whole = joined(coded, self.counts) if self.counts else coded
+            if self.target_bytes is None or message_bytes(whole) <= self.target_bytes:
                 return coded
         choices = self._choices(own, tensors, contexts)
         if self.target_bytes is None:
             return alike_plan(own, choices).encode(own, tensors, contexts)
-        return Dialled(tuple(choices), self.target_bytes).encode(specs, tensors, contexts)
+        return Dialled(tuple(choices), self.target_bytes, self.counts).encode(
+            specs, tensors, contexts
+        )
 
     def _choices(
         self, manifest: Manifest, tensors: Sequence[NDArray[Any]], contexts: Sequence[Context]

@@ -14,7 +14,7 @@ from flowerpress.compression.grouped import Grouped, rows_of
 from flowerpress.compression.plan import Coded, Joint, Plan, Together
 from flowerpress.compression.spec import Manifest, TensorSpec
 
-__all__ = ["blocked", "in_blocks"]
+__all__ = ["blocked", "in_blocks", "joined"]
 
 
 def blocked(manifest: Manifest, counts: Sequence[int]) -> Manifest:
@@ -51,6 +51,20 @@ def in_blocks(inner: Plan, manifest: Manifest, counts: Sequence[int]) -> Plan:
     return Plan(tuple(codecs), (Together(rule, tuple(range(len(manifest)))),))
 
 
+def joined(coded: Sequence[Coded], counts: Sequence[int]) -> list[Coded]:
+    """Return coded tensors from their coded blocks.
+
+    Raises:
+        ConfigError: the blocks of a tensor have too many different codecs to be named.
+    """
+    out, at = [], 0
+    for count in counts:
+        some = coded[at : at + count]
+        at += count
+        out.append(some[0] if count == 1 else Grouped.join(some))
+    return out
+
+
 @dataclass(frozen=True)
 class _InBlocks(Joint):
     inner: Plan
@@ -81,13 +95,7 @@ class _InBlocks(Joint):
                         None if context.relevance is None else context.relevance[start:stop],
                     )
                 )
-        coded = self.inner.encode(manifest, cut, own)
-        out, at = [], 0
-        for count in self.counts:
-            some = coded[at : at + count]
-            at += count
-            out.append(some[0] if count == 1 else Grouped.join(some))
-        return out
+        return joined(self.inner.encode(manifest, cut, own), self.counts)
 
 
 def _parts(spec: TensorSpec, count: int) -> list[TensorSpec]:

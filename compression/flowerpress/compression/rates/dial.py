@@ -17,6 +17,7 @@ from flowerpress.compression.plan import Coded, Joint
 from flowerpress.compression.presets import Preset
 from flowerpress.compression.presets.ratedistortion import RateDistortionBudget
 from flowerpress.compression.rates.alike import alike_plan
+from flowerpress.compression.rates.blocks import joined
 from flowerpress.compression.rates.message import message_bytes
 from flowerpress.compression.rd.control import Budget, Controlled
 from flowerpress.compression.spec import Manifest, TensorSpec
@@ -27,6 +28,7 @@ _MOST_PASSES = 14
 _TOLERANCE = 0.006  # of a budget: what is over it is of no use
 _AIM = 0.997
 _FARTHEST = 64.0  # between two tries
+_GROUPED = 12  # bytes of a tensor that its blocks do not have
 
 _Coding = Callable[[float], list[Coded]]
 
@@ -40,11 +42,13 @@ class Dialled(Joint):
     in a few passes; otherwise every pass codes all scaled tensors (secant method on logarithms).
 
     ``target_bytes`` is of the whole message: never exceeded, and met within two hundredths unless
-    nothing is left to send or the smallest piece is larger than that.
+    nothing is left to send or the smallest piece is larger than that. ``counts`` says of how many
+    blocks each tensor of the message consists; empty: all are in one piece.
     """
 
     choices: tuple[Preset, ...]
     target_bytes: int
+    counts: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         own = [c for c in self.choices if isinstance(c, RateDistortionBudget) and is_dialled(c)]
@@ -73,34 +77,36 @@ class Dialled(Joint):
             plan = alike_plan(own, [harder(self.choices[i], factor) for i in some])
             return plan.encode(own, [tensors[i] for i in some], [contexts[i] for i in some])
 
+        def everything(found: Sequence[Coded]) -> list[Coded]:
+            all_ = done | dict(zip(scaled, found, strict=True))
+            return [all_[i] for i in range(len(specs))]
+
+        def length(found: Sequence[Coded]) -> int:
+            whole = everything(found)
+            return message_bytes(joined(whole, self.counts) if self.counts else whole)
+
         scaled = [i for i, c in enumerate(self.choices) if is_dialled(c) and specs[i].is_float]
         fixed = [i for i in range(len(specs)) if i not in set(scaled)]
         done = dict(zip(fixed, coded(fixed, 1.0), strict=True))
         beside = message_bytes(list(done.values()))
-        if scaled and beside < self.target_bytes:
-            if all(_is_step(self.choices[i]) for i in scaled):
-                weights = self._weights(scaled, specs, tensors)
-                budget = Budget(target_bytes=self.target_bytes, overhead=beside)
-                found = Controlled(budget, weights).encode(
-                    [specs[i] for i in scaled],
-                    [tensors[i] for i in scaled],
-                    [contexts[i] for i in scaled],
-                )
-                done |= zip(scaled, found, strict=True)
-            else:
-                found = _within(
-                    lambda factor: coded(scaled, factor), list(done.values()), self.target_bytes
-                )
-                done |= zip(scaled, found, strict=True)
-        else:
-            done |= zip(scaled, coded(scaled, math.inf), strict=True)
-        out = [done[i] for i in range(len(specs))]
-        if (length := message_bytes(out)) > self.target_bytes:
-            raise ConfigError(
-                f"target_bytes is {self.target_bytes}; with this plan an update takes {length} "
-                "bytes at the hardest"
+        if not scaled or beside >= self.target_bytes:
+            found = coded(scaled, math.inf)
+        elif all(_is_step(self.choices[i]) for i in scaled):
+            cut = sum(count > 1 for count in self.counts)
+            budget = Budget(target_bytes=self.target_bytes, overhead=beside + _GROUPED * cut)
+            found = Controlled(budget, self._weights(scaled, specs, tensors)).encode(
+                [specs[i] for i in scaled],
+                [tensors[i] for i in scaled],
+                [contexts[i] for i in scaled],
             )
-        return out
+        else:
+            found = _within(lambda factor: coded(scaled, factor), length, beside, self.target_bytes)
+        if length(found) > self.target_bytes:
+            raise ConfigError(
+                f"target_bytes is {self.target_bytes}; with this plan an update takes "
+                f"{length(found)} bytes at the hardest"
+            )
+        return everything(found)
 
     def _weights(
         self,
@@ -175,7 +181,9 @@ def _step(value: float) -> float:
     return min(max(value, 1e-30), 1e38)
 
 
-def _within(coded: _Coding, beside: list[Coded], target: int) -> list[Coded]:
+def _within(
+    coded: _Coding, length_of: Callable[[Sequence[Coded]], int], beside: int, target: int
+) -> list[Coded]:
     """Return ``coded(factor)`` with a factor such that everything takes at most ``target`` bytes.
 
     Bytes fall with the factor, roughly in proportion. If even an infinite one leaves too many,
@@ -185,11 +193,10 @@ def _within(coded: _Coding, beside: list[Coded], target: int) -> list[Coded]:
     most = last = -1
     low, high = 0.0, math.inf  # the largest factor known to be too small, the smallest that fits
     factor = 1.0
-    own = message_bytes(beside)
     same = False
     for _ in range(_MOST_PASSES):
         found = coded(factor)
-        length = message_bytes([*beside, *found])
+        length = length_of(found)
         if length <= target:
             high = min(high, factor)
             if length > most:
@@ -198,7 +205,7 @@ def _within(coded: _Coding, beside: list[Coded], target: int) -> list[Coded]:
                 break
         else:
             low = max(low, factor)
-        ratio = max(length - own, 1) / max(target * _AIM - own, 1)
+        ratio = max(length - beside, 1) / max(target * _AIM - beside, 1)
         if length == last and not (low and high < math.inf):
             if same:
                 break  # everything is sent, or nothing more can be left out
