@@ -77,7 +77,19 @@ _JSON: tuple[Any, ...] = (
 _KEYS = (
     *("default", "vectors", "plan", "tensor", "budget", "weights", "schedule", "match", "codec"),
     *("groups", "target_bytes", "target_ratio", "max_nmse", "deadline", "rate", "allocator"),
-    *("error", "menu", "every", "kind", "early", "warmup", "accordion", "name", "bytes", "format"),
+    *(
+        "error",
+        "menu",
+        "every",
+        "split",
+        "kind",
+        "early",
+        "warmup",
+        "accordion",
+        "name",
+        "bytes",
+        "format",
+    ),
     *("manifest", "tensors", "sensitivity", "defualt", "__class__", "é", "a.b", "", "x" * 5000),
 )
 
@@ -96,6 +108,7 @@ _SUITED: dict[str, tuple[Any, ...]] = {
     "error": ("squared", "norm", 0.1),
     "menu": ("rd", "formats", "topk", ["int8", "nf4"], ["stc"], []),
     "every": (0, 1, 7),
+    "split": (0, 1, 100, 1 << 30),
     "kind": ("constant", "phase", "cubic"),
     "name": ("conv1.bias", "fc1.bias", "head.bias"),
     "manifest": (MODEL.digest.hex(), OTHER.digest.hex()),
