@@ -26,6 +26,7 @@ from flowerpress.compression import (
     ConfigError,
     EncodeError,
     Manifest,
+    Plan,
     TensorSpec,
     WireError,
     encode_frames,
@@ -37,7 +38,7 @@ from flowerpress.compression.pipeline import Pipeline
 from flowerpress.compression.spelling import parse_call
 from flowerpress.compression.stages import Exact
 from tests.hostile.mutate import EXTREMES, decode, varint
-from tests.hostile.specimens import Specimen, spellings
+from tests.hostile.specimens import GROUPS, Specimen, grouped, spellings
 
 __all__ = ["Bomb", "bombs", "crafted", "honest"]
 
@@ -68,6 +69,12 @@ def honest() -> tuple[Specimen, ...]:
             continue
         codec, body = frames[0].codec, bytes(frames[0].body)
         found.setdefault((recipe(codec), body[:2]), Specimen(text, SPEC, codec, body, None))
+    for texts in GROUPS:
+        plan = Plan((grouped(SPEC, texts),))
+        rng = np.random.default_rng(6)
+        frame = encode_frames(_MANIFEST, plan, {"large": x}, rng)[0][0]
+        one = Specimen(texts[0], SPEC, frame.codec, bytes(frame.body), None)
+        found[recipe(frame.codec), one.body[:2]] = one
     return tuple(found.values())
 
 

@@ -22,15 +22,37 @@ from flowerpress.compression import (
     ConfigError,
     EncodeError,
     Frame,
+    Grouped,
     Manifest,
+    Plan,
     TensorSpec,
     UnknownNameError,
     encode_frames,
     preset,
 )
 from flowerpress.compression.bfloat16 import rounded
+from flowerpress.compression.grouped import rows_of
 
-__all__ = ["ARRAYS", "MANIFEST", "REFERENCES", "Specimen", "coded", "specimens", "spellings"]
+__all__ = [
+    "ARRAYS",
+    "GROUPS",
+    "MANIFEST",
+    "REFERENCES",
+    "Specimen",
+    "coded",
+    "grouped",
+    "in_groups",
+    "specimens",
+    "spellings",
+]
+
+# What blocks of rows are coded with, each group of them under the name of its first.
+GROUPS = (
+    ("stc(density=0.1)", "int8", "int8", "nf4"),
+    ("rd(step=0.3)",) * 3,
+    ("powersgd(rank=1)", "lowrank", "none"),
+    ("none",) * 2,
+)
 
 _INTEGERS = (1, 2, 3, 16, 700, 5000)
 _FLOATS = (0.0, 0.003, 0.1, 0.5, 1.0, 10.0)
@@ -138,13 +160,32 @@ def coded(text: str, *, shared: bool = False) -> tuple[Frame, ...] | None:
     return tuple(frames)
 
 
+def grouped(spec: TensorSpec, texts: tuple[str, ...]) -> Codec:
+    """Return the codec of a tensor in blocks of rows; lossless ones for integers."""
+    chosen = texts if spec.is_float else ("none",) * len(texts)
+    cuts = rows_of(spec, len(texts))
+    parts = [TensorSpec(spec.name, (b - a, *spec.shape[1:]), spec.dtype) for a, b in cuts]
+    return Grouped([preset(t).codec(part) for t, part in zip(chosen, parts, strict=True)])
+
+
+@cache
+def in_groups(texts: tuple[str, ...], *, shared: bool = False) -> tuple[Frame, ...]:
+    """Return the frames of ``ARRAYS`` in blocks of rows, coded with ``texts``."""
+    plan = Plan(tuple(grouped(spec, texts) for spec in MANIFEST.specs))
+    references = REFERENCES if shared else {}
+    rng = np.random.default_rng(3)
+    return tuple(encode_frames(MANIFEST, plan, ARRAYS, rng, references=references)[0])
+
+
 @cache
 def specimens() -> tuple[Specimen, ...]:
     """Return one specimen for every different pair of codec and body."""
     found: dict[tuple[str, str, bytes], Specimen] = {}
-    for text in spellings():
-        for shared in (False, True):
-            for frame in coded(text, shared=shared) or ():
+    for shared in (False, True):
+        made = [(text, coded(text, shared=shared) or ()) for text in spellings()]
+        made += [(texts[0], in_groups(texts, shared=shared)) for texts in GROUPS]
+        for text, frames in made:
+            for frame in frames:
                 spec = MANIFEST.specs[frame.tensor]
                 reference = REFERENCES.get(spec.name) if shared else None
                 body = bytes(frame.body)

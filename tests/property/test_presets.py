@@ -32,6 +32,7 @@ SPELLINGS = [
     "topk(density=0.2, positions=golomb, coder=raw)",
     "qsgd",
     "qsgd(levels=1, bucket=64, norm=l2)",
+    "qsgd(bits=4)",
     "stc",
     "stc(density=0.3, positions=bitmap)",
     "fedzip",
@@ -44,6 +45,8 @@ SPELLINGS = [
     "int8(scale=tensor)",
     "int4",
     "int4(scale=channel, coder=pack)",
+    "intn",
+    "intn(bits=3, scale=block, block=16)",
     "nf4",
     "nf4(block=16, coder=pack)",
     "topk(scope=global, density=0.1, values=int8)",
@@ -152,6 +155,7 @@ def test_defaults() -> None:
         "bf16": "bf16 > raw",
         "fp8": "fp8 e4m3, a scale for a channel > rans",
         "int4": "int4, a scale for 64 values > rans",
+        "intn": "int6, a scale for a channel > rans",
         "nf4": "nf4, a scale for 64 values > rans",
         "threshold": "above 3 rms > fp16 > rans",
         "randomk": "random-k 5%, scaled > fp32 > rans",
@@ -217,7 +221,7 @@ def test_every_preset_on_a_small_model(text: str, dtype: str, seed: int) -> None
     x = arrays["conv"].astype(np.float64)
     bound = {"fp16": 1e-6, "int8": 1e-3, "qsgd": 2.0, "fedzip": 0.6}
     bound |= {"none": 0.0, "lossless": 0.0, "topk": 1.0, "stc": 1.0}
-    bound |= {"bf16": 1e-5, "fp8": 0.01, "int4": 0.04, "nf4": 0.02, "threshold": 1.0}
+    bound |= {"bf16": 1e-5, "fp8": 0.01, "int4": 0.04, "intn": 0.2, "nf4": 0.02, "threshold": 1.0}
     bound |= {"randomk": 200.0, "rowsparse": 1e-3, "structured": 1.0, "efsign": 0.8}
     bound |= {"compeft": 1.5, "sparseloco": 1.0, "rd": 1.0}
     bound |= {"codebook": 0.3, "eden": 0.0, "drive": 0.0, "powersgd": 1.0, "lowrank": 0.7}

@@ -191,10 +191,37 @@ def frame(
             out = pipeline(Bytes(body.blob()), recipe, shape, "float32")
         assert recipe.rest() == b""
         return factors(body, form, out.reshape(shape[0], -1))
+    if codec == 5:
+        return groups_of_rows(body, recipe, shape, dtype, reference)
     assert codec == 1
     out = pipeline(body, recipe, shape, dtype)
     assert recipe.rest() == b""
     return out
+
+
+def groups_of_rows(
+    body: Bytes,
+    recipe: Bytes,
+    shape: tuple[int, ...],
+    dtype: str,
+    reference: NDArray[Any] | None,
+) -> NDArray[Any]:
+    count = recipe.varint()
+    names: list[bytes] = []
+    for _ in range(count):
+        names.append(recipe.blob() or names[-1])
+    assert recipe.rest() == b""
+    whole = shape or (1,)
+    known = None if reference is None else reference.reshape(whole)
+    out, start = [], 0
+    for i, name in enumerate(names):
+        stop = start + whole[0] // count + (i < whole[0] % count)
+        own = Bytes(body.blob() if i + 1 < count else body.rest())
+        rows = None if known is None else known[start:stop]
+        out.append(frame(own, name, (stop - start, *whole[1:]), dtype, rows))
+        assert own.rest() == b""
+        start = stop
+    return np.concatenate(out)
 
 
 def pipeline(body: Bytes, recipe: Bytes, shape: tuple[int, ...], dtype: str) -> NDArray[Any]:

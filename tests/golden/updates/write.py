@@ -13,7 +13,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from flowerpress.compression import Manifest, apply_frames, encode_frames, preset
+from flowerpress.compression import (
+    Grouped,
+    Manifest,
+    Plan,
+    TensorSpec,
+    apply_frames,
+    encode_frames,
+    preset,
+)
+from flowerpress.compression.grouped import rows_of
+from flowerpress.compression.presets.base import RAW
 from flowerpress.protos.envelope import Kind, Update, pack
 
 HERE = Path(__file__).parent
@@ -66,12 +76,18 @@ CASES = {
     "rd-budget": "rd(target_bytes=700)",
     "rd-reference": "rd(step=0.3)",
     "rd-fast": "rd(step=0.1, fast=true)",
+    "intn": "intn(bits=5)",
+    "qsgd-bits": "qsgd(bits=2)",
+    "grouped": "stc(density=0.1)",
 }
+# What the cases in groups of rows have in place of one codec.
+GROUPS = {"grouped": ("stc(density=0.1)", "int8", "int8", "fp16", "nf4(block=16)")}
 # Their bytes depend on another library: its compressor, its stream of random numbers, the order in
 # which it adds up products. They must decode, and need not be written the same way again.
 NOT_OURS = (
     "lossless-zstd",
     "qsgd",
+    "qsgd-bits",
     "eden",
     "eden-half",
     "drive",
@@ -125,12 +141,26 @@ def references(name: str) -> dict[str, NDArray[Any]]:
     }
 
 
+def plan_of(name: str, manifest: Manifest) -> Plan:
+    """Return the codecs of a case."""
+    texts = GROUPS.get(name)
+    if texts is None:
+        return preset(CASES[name]).plan(manifest)
+
+    def grouped(spec: TensorSpec) -> Grouped:
+        shapes = [(b - a, *spec.shape[1:]) for a, b in rows_of(spec, len(texts))]
+        parts = [TensorSpec(spec.name, shape, spec.dtype) for shape in shapes]
+        return Grouped([preset(t).codec(part) for t, part in zip(texts, parts, strict=True)])
+
+    return Plan(tuple(grouped(spec) if spec.is_float else RAW for spec in manifest.specs))
+
+
 def encode(name: str) -> bytes:
     """Return the update of a case; the cases take turns with the kinds of envelope."""
     arrays = model()
     manifest = Manifest.of(arrays)
     number = list(CASES).index(name)
-    plan = preset(CASES[name]).plan(manifest)
+    plan = plan_of(name, manifest)
     frames, _ = encode_frames(
         manifest, plan, arrays, np.random.default_rng(0), references=references(name)
     )
