@@ -97,7 +97,7 @@ def tensor_rounds_figure(run: Run) -> Figure | None:
     if changed:
         ax.plot(
             changed,
-            [1.0] * len(changed),
+            [1.012] * len(changed),
             transform=ax.get_xaxis_transform(),
             color=COLOURS[1],
             linestyle="none",
@@ -109,8 +109,9 @@ def tensor_rounds_figure(run: Run) -> Figure | None:
         ax.set_xlabel("round   (▼ the plan changed)")
     bar = figure.colorbar(image, ax=ax, pad=0.09, fraction=0.03, aspect=30)
     bar.outline.set_visible(False)
-    bar.ax.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
-    bar.ax.yaxis.set_minor_formatter(lambda value, _: "")
+    marks = [low, math.sqrt(low * high), high]
+    bar.set_ticks(marks, labels=[f"{mark:.2g}" for mark in marks])
+    bar.ax.minorticks_off()
     bar.ax.tick_params(which="both", length=0)
     return figure
 
