@@ -44,7 +44,8 @@ class Held:
     updates that this client has made in the run; ``pending`` is the last one, as it was sent, until
     the server says that it counted. ``change`` is what led from the version before to this one,
     where the uplink's codec can use it. ``warm`` is what ``warmth`` made of the last one: losing it
-    costs accuracy for a round or two, and nothing else.
+    costs accuracy for a round or two, and nothing else. ``plan`` is the last plan that the server
+    sent, packed whole; empty: none.
     """
 
     run: int
@@ -56,6 +57,7 @@ class Held:
     pending: bytes = b""
     warm: dict[str, NDArray[Any]] = field(default_factory=dict)
     change: dict[str, NDArray[Any]] = field(default_factory=dict)
+    plan: bytes = b""
 
 
 def load(context: Context, run: int) -> Held | None:
@@ -74,6 +76,7 @@ def load(context: Context, run: int) -> Held | None:
         pending=bytes(state["pending"]),  # type: ignore[arg-type]
         warm=to_numpy(records[_WARM]) if _WARM in records else {},  # older states have none
         change=to_numpy(records[_CHANGE]) if _CHANGE in records else {},
+        plan=bytes(state.get("plan", b"")),  # type: ignore[arg-type]
     )
 
 
@@ -90,6 +93,7 @@ def save(context: Context, held: Held) -> None:
             "digest": held.digest,
             "sequence": held.sequence,
             "pending": held.pending,
+            "plan": held.plan,
         }
     )
 
@@ -177,4 +181,5 @@ def apply(
         pending=held.pending if held else b"",
         warm=held.warm if held else {},
         change=change,
+        plan=held.plan if held else b"",
     )

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from copy import copy
 from dataclasses import replace
 from logging import WARNING
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from flwr.app import ArrayRecord, Context, Message, MessageType, RecordDict
 from flwr.clientapp.typing import ClientAppCallable, Mod
 from flwr.supercore import log
 
+from flowerpress.client.asked import Asked, asked_for, measured
 from flowerpress.client.held import Held, apply, load, save, settle
 from flowerpress.compression import (
     ConfigError,
@@ -22,10 +27,10 @@ from flowerpress.compression import (
     compensate,
     difference,
     encode_frames,
-    preset,
     residual,
     warmth,
 )
+from flowerpress.compression.rates.choice import choose
 from flowerpress.protos import (
     RECORD,
     Carrier,
@@ -44,7 +49,11 @@ __all__ = ["press"]
 _CARRIERS: dict[str, Carrier] = {MessageCarrier.name: MessageCarrier()}
 
 
-def press(uplink: str | None = None) -> Mod:
+def press(
+    uplink: str | Path | Preset | None = None,
+    *,
+    uplink_rate: float | Callable[[Context], float] | None = None,
+) -> Mod:
     """Return a mod that compresses what a ClientApp exchanges with a ``Pressed`` strategy.
 
         app = ClientApp(mods=[press()])
@@ -54,21 +63,30 @@ def press(uplink: str | None = None) -> Mod:
     the change that training made is coded with error feedback.
 
     Args:
-        uplink: the codec of this client's updates, such as ``"stc"`` or ``"int8"``. None follows
-            what the server asks for.
+        uplink: the codec of this client's updates, such as ``"stc"`` or ``"int8"``, or the path of
+            a policy (``.toml``) or a plan (``.json``). None follows what the server asks for.
+        uplink_rate: bits a second of this client's uplink, for budgets that depend on it: a number,
+            or a function of Flower's context. None: ``uplink-rate`` of the node's configuration,
+            if it has one.
 
     Raises:
-        ConfigError: ``uplink`` names no codec.
+        ConfigError: ``uplink`` names no codec, or its file cannot be used.
     """
-    if uplink is not None:
-        preset(uplink)
+    own = None if uplink is None else choose(uplink)
+
+    def rate(context: Context) -> float:
+        given: Any = uplink_rate(context) if callable(uplink_rate) else uplink_rate
+        if given is None:
+            given = context.node_config.get("uplink-rate", 0.0)
+        usable = isinstance(given, int | float) and not isinstance(given, bool)
+        return float(given) if usable and 0 <= given < math.inf else 0.0
 
     def mod(message: Message, context: Context, call_next: ClientAppCallable) -> Message:
         instruction = Instruction.read(message.content)
         if instruction is None:
             return call_next(message, context)  # a server without Pressed
         try:
-            return _pressed(message, context, call_next, instruction, uplink)
+            return _pressed(message, context, call_next, instruction, own, rate(context))
         except FlowerpressError as error:
             log(WARNING, "flowerpress: left out of round %d: %s", instruction.round, error)
             held = load(context, instruction.run)
@@ -94,7 +112,8 @@ def _pressed(
     context: Context,
     call_next: ClientAppCallable,
     instruction: Instruction,
-    uplink: str | None,
+    uplink: Preset | None,
+    rate: float,
 ) -> Message:
     if instruction.carrier not in _CARRIERS:
         raise ConfigError(
@@ -103,16 +122,20 @@ def _pressed(
         )
     carrier = _CARRIERS[instruction.carrier]
     blob = carrier.detach(message.content, instruction.arrays, limit=None)
-    asked = preset(instruction.uplink)
-    own_uplink = asked if uplink is None else preset(uplink)
-    # The server has the change at hand only if it expects a codec that uses it.
-    keep_change = asked.uses_reference and own_uplink.uses_reference
     held = load(context, instruction.run)
+    asked = asked_for(instruction, held) if held is not None else None
+    # The server has the change at hand only if it expects a codec that uses it.
+    keep_change = asked is not None and all(
+        choice.uses_reference for choice in (asked.choice, uplink) if choice is not None
+    )
     if held is not None:
         held = settle(held, instruction)
     held = apply(held, instruction, blob, keep_change=keep_change)
-    if held is None:
+    # A client's first plan needs the model that came with it.
+    asked = asked or asked_for(instruction, held)
+    if held is None or asked is None:
         return _reply(RecordDict(), Receipt(Status.NEED_MODEL, 0), message)
+    held = replace(held, plan=asked.plan)
     save(context, held)
 
     # A record of the app's own: some apps train in place, and what is held must stay as it is.
@@ -122,13 +145,20 @@ def _pressed(
     reply = call_next(message, context)
     if reply.has_error():
         return reply
-    receipt = Receipt(Status.OK, held.version, held.digest)
+    points = b""
     if reply.metadata.message_type.split(".")[0] == MessageType.TRAIN:
-        held, packed = _update(held, instruction, context, reply.content, own_uplink)
+        held, packed, points = _update(held, instruction, context, reply.content, asked, uplink)
         key = next(iter(reply.content.array_records))
         carrier.attach(reply.content, key, packed)
         save(context, held)
-    receipt.write(reply.content)
+    Receipt(
+        Status.OK,
+        held.version,
+        held.digest,
+        plan_digest=instruction.plan_digest,
+        uplink_rate=rate,
+        points=points,
+    ).write(reply.content)
     return reply
 
 
@@ -137,9 +167,10 @@ def _update(
     instruction: Instruction,
     context: Context,
     content: RecordDict,
-    uplink: Preset,
-) -> tuple[Held, bytes]:
-    """Return the state after sending, and the blob to send."""
+    asked: Asked,
+    uplink: Preset | None,
+) -> tuple[Held, bytes, bytes]:
+    """Return the state after sending, the blob to send, and what was measured."""
     if len(content.array_records) != 1:
         raise ConfigError(
             f"the ClientApp answered with {len(content.array_records)} ArrayRecords; "
@@ -150,7 +181,14 @@ def _update(
     (record,) = content.array_records.values()
     after = manifest.match(to_numpy(record))
 
-    plan = uplink.plan(manifest)
+    points = b""
+    choice = uplink or asked.choice
+    if instruction.settings:
+        delta = compensate(manifest, difference(manifest, after, before), held.residuals)
+        points = measured(instruction, manifest, delta, held, choice)
+        # They are a part of what this client may send.
+        choice = uplink or asked.within(len(points))
+    plan = choice.plan(manifest)
     sequence = max(held.sequence, instruction.watermark) + 1
     if plan.lossless:
         kind, tensors = Kind.MODEL, after
@@ -180,7 +218,11 @@ def _update(
     # A model needs no second sending: the next one holds all that this one does.
     pending = blob if kind is Kind.DELTA else b""
     warm = warmth(manifest, frames)
-    return replace(held, sequence=sequence, residuals=rest, pending=pending, warm=warm), blob
+    return (
+        replace(held, sequence=sequence, residuals=rest, pending=pending, warm=warm),
+        blob,
+        points,
+    )
 
 
 def _generator(instruction: Instruction, context: Context) -> np.random.Generator:

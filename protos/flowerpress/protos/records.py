@@ -22,7 +22,7 @@ __all__ = ["RECORD", "Instruction", "Receipt", "Status"]
 RECORD = "flowerpress"
 _KEY = f"{RECORD}/1"  # the protocol's version
 # Far more than any instruction or receipt needs.
-_LARGEST = 16_384
+_LARGEST = 1 << 20
 # What a client says of its own error is shown to people: both ends cut it to so many characters.
 _LONGEST_TEXT = 500
 _TEXTS = ("error", "field", "message")
@@ -47,6 +47,12 @@ class Instruction:
     number that the server took from this client. ``arrays`` is the record name under which the
     app expects its model, ``uplink`` the codec asked for, ``seed`` the root of the stochastic
     codecs' generators.
+
+    With ``plan_digest``, a plan is in force in place of ``uplink``: ``plan`` brings it, or what
+    changed since the one that the client said it holds, or nothing if it has it. ``target_bytes``
+    is what this client's whole message may take (0: no limit). ``settings`` asks the client to
+    measure what these codecs cost on the ``tensors`` of its update (indices in the manifest), in
+    blocks of rows where one has more than ``split`` elements (0: never).
     """
 
     run: int
@@ -60,6 +66,12 @@ class Instruction:
     uplink: str
     carrier: str
     seed: int
+    plan_digest: bytes = b""
+    plan: bytes = b""
+    target_bytes: int = 0
+    settings: tuple[str, ...] = ()
+    tensors: tuple[int, ...] = ()
+    split: int = 0
 
     def write(self, content: RecordDict) -> None:
         """Put the instruction into the content of a message."""
@@ -80,7 +92,11 @@ class Instruction:
 
 @dataclass(frozen=True)
 class Receipt:
-    """What a client answers: how it fared, and which version of the model it holds now."""
+    """What a client answers: how it fared, and which version of the model it holds now.
+
+    ``plan_digest`` names the plan that it holds, ``uplink_rate`` is what it believes its uplink to
+    have (bits a second, 0: unknown), ``points`` is what it measured where it was asked to.
+    """
 
     status: Status
     version: int
@@ -88,6 +104,9 @@ class Receipt:
     error: str = ""
     field: str = ""
     message: str = ""
+    plan_digest: bytes = b""
+    uplink_rate: float = 0.0
+    points: bytes = b""
 
     def write(self, content: RecordDict) -> None:
         """Put the receipt into the content of a reply."""
@@ -133,4 +152,5 @@ def _cut(fields: dict[str, Any]) -> dict[str, Any]:
 
 
 def _fields(message: pb.Instruction | pb.Receipt) -> dict[str, Any]:
-    return {field.name: getattr(message, field.name) for field in message.DESCRIPTOR.fields}
+    values = ((field, getattr(message, field.name)) for field in message.DESCRIPTOR.fields)
+    return {f.name: tuple(value) if f.is_repeated else value for f, value in values}

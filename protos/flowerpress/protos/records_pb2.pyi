@@ -1,12 +1,14 @@
+from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
+from collections.abc import Iterable as _Iterable
 from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class Instruction(_message.Message):
-    __slots__ = ("run", "round", "client", "version", "held", "digest", "watermark", "arrays", "uplink", "carrier", "seed")
+    __slots__ = ("run", "round", "client", "version", "held", "digest", "watermark", "arrays", "uplink", "carrier", "seed", "plan_digest", "plan", "target_bytes", "settings", "tensors", "split")
     RUN_FIELD_NUMBER: _ClassVar[int]
     ROUND_FIELD_NUMBER: _ClassVar[int]
     CLIENT_FIELD_NUMBER: _ClassVar[int]
@@ -18,6 +20,12 @@ class Instruction(_message.Message):
     UPLINK_FIELD_NUMBER: _ClassVar[int]
     CARRIER_FIELD_NUMBER: _ClassVar[int]
     SEED_FIELD_NUMBER: _ClassVar[int]
+    PLAN_DIGEST_FIELD_NUMBER: _ClassVar[int]
+    PLAN_FIELD_NUMBER: _ClassVar[int]
+    TARGET_BYTES_FIELD_NUMBER: _ClassVar[int]
+    SETTINGS_FIELD_NUMBER: _ClassVar[int]
+    TENSORS_FIELD_NUMBER: _ClassVar[int]
+    SPLIT_FIELD_NUMBER: _ClassVar[int]
     run: int
     round: int
     client: int
@@ -29,10 +37,16 @@ class Instruction(_message.Message):
     uplink: str
     carrier: str
     seed: int
-    def __init__(self, run: _Optional[int] = ..., round: _Optional[int] = ..., client: _Optional[int] = ..., version: _Optional[int] = ..., held: _Optional[int] = ..., digest: _Optional[bytes] = ..., watermark: _Optional[int] = ..., arrays: _Optional[str] = ..., uplink: _Optional[str] = ..., carrier: _Optional[str] = ..., seed: _Optional[int] = ...) -> None: ...
+    plan_digest: bytes
+    plan: bytes
+    target_bytes: int
+    settings: _containers.RepeatedScalarFieldContainer[str]
+    tensors: _containers.RepeatedScalarFieldContainer[int]
+    split: int
+    def __init__(self, run: _Optional[int] = ..., round: _Optional[int] = ..., client: _Optional[int] = ..., version: _Optional[int] = ..., held: _Optional[int] = ..., digest: _Optional[bytes] = ..., watermark: _Optional[int] = ..., arrays: _Optional[str] = ..., uplink: _Optional[str] = ..., carrier: _Optional[str] = ..., seed: _Optional[int] = ..., plan_digest: _Optional[bytes] = ..., plan: _Optional[bytes] = ..., target_bytes: _Optional[int] = ..., settings: _Optional[_Iterable[str]] = ..., tensors: _Optional[_Iterable[int]] = ..., split: _Optional[int] = ...) -> None: ...
 
 class Receipt(_message.Message):
-    __slots__ = ("status", "version", "digest", "error", "field", "message")
+    __slots__ = ("status", "version", "digest", "error", "field", "message", "plan_digest", "uplink_rate", "points")
     class Status(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
         __slots__ = ()
         STATUS_UNSPECIFIED: _ClassVar[Receipt.Status]
@@ -49,10 +63,16 @@ class Receipt(_message.Message):
     ERROR_FIELD_NUMBER: _ClassVar[int]
     FIELD_FIELD_NUMBER: _ClassVar[int]
     MESSAGE_FIELD_NUMBER: _ClassVar[int]
+    PLAN_DIGEST_FIELD_NUMBER: _ClassVar[int]
+    UPLINK_RATE_FIELD_NUMBER: _ClassVar[int]
+    POINTS_FIELD_NUMBER: _ClassVar[int]
     status: Receipt.Status
     version: int
     digest: bytes
     error: str
     field: str
     message: str
-    def __init__(self, status: _Optional[_Union[Receipt.Status, str]] = ..., version: _Optional[int] = ..., digest: _Optional[bytes] = ..., error: _Optional[str] = ..., field: _Optional[str] = ..., message: _Optional[str] = ...) -> None: ...
+    plan_digest: bytes
+    uplink_rate: float
+    points: bytes
+    def __init__(self, status: _Optional[_Union[Receipt.Status, str]] = ..., version: _Optional[int] = ..., digest: _Optional[bytes] = ..., error: _Optional[str] = ..., field: _Optional[str] = ..., message: _Optional[str] = ..., plan_digest: _Optional[bytes] = ..., uplink_rate: _Optional[float] = ..., points: _Optional[bytes] = ...) -> None: ...
