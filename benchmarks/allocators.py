@@ -175,7 +175,7 @@ def costs(tensors: int, settings: int, seed: int, repeat: int) -> list[Cost]:
 
 def main() -> None:
     arguments = _arguments()
-    console = Console(width=150)
+    console = Console(width=190)
     console.print(f"seed {arguments.seed}")
     timed = [each for size in SIZES for each in costs(*size, arguments.seed, arguments.repeat)]
     console.print(_cost_table(timed))
@@ -209,10 +209,10 @@ def _table(name: str, rows: Sequence[Row]) -> Table:
     kinds = ("dp_norm", "lambda_norm", "dp_squared", "lambda_squared")
     for row in rows:
         figures = asdict(row)
-        cells = [f"{row.uniform_bytes:,.0f}", f"{row.uniform_nmse:.4g}"]
+        cells = [f"{row.uniform_bytes:,.0f}", f"{row.uniform_nmse:.3g}"]
         for kind in kinds:
             ratio = figures[f"{kind}_bytes"] / row.uniform_bytes
-            cells += [f"{ratio:.3f}", f"{figures[f'{kind}_nmse']:.4g}"]
+            cells += [f"{ratio:.3f}", f"{figures[f'{kind}_nmse']:.3g}"]
         table.add_row(row.update, *cells)
     table.add_section()
     cells = ["", ""]
