@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -20,14 +19,18 @@ from flowerpress.simulations.cli.options import (
     Task,
     configure,
 )
+from flowerpress.simulations.cli.tune_output import (
+    command_line,
+    folder_of,
+    refuse_existing,
+    show,
+    stages,
+    write,
+)
 
 if TYPE_CHECKING:
-    from rich.console import RenderableType
-    from rich.progress import TaskID
-
     from flowerpress.compression.rates.plan import RatePlan
     from flowerpress.simulations.config import SimulationConfig
-    from flowerpress.simulations.tuning.folder import TuningFolder
     from flowerpress.simulations.tuning.profile import Profile
 
 __all__ = ["COMMANDS", "HELP", "curve", "profile", "solve", "verify"]
@@ -99,20 +102,20 @@ def profile(
         config, overrides, task=task, data=data, clients=clients, partition=partition
     )
     from flowerpress.simulations.tuning.profiling import Profiling, Wanted
-    from flowerpress.simulations.tuning.report import measured_line
+    from flowerpress.simulations.tuning.sections import measured_line
     from flowerpress.simulations.tuning.tables import profile_table
     from flowerpress.simulations.tuning.time_budget import TimeBudget
 
     out = output or Path("runs") / f"tune-{Path(settings.task).stem}" / "profile.json"
-    _refuse_existing(out, force)
+    refuse_existing(out, force)
     budget = TimeBudget(time_budget)
     wanted = Wanted(menu, sensitivity, class_weights, rounds, groups=groups)
-    with _stages() as tell:
+    with stages() as tell:
         measuring = Profiling(settings, wanted, budget, tell)
-        found = measuring.run(_command())
-    _write(out, found.to_json())
-    folder = _folder(out.parent).having("profile", out, found.command)
-    _show(folder, profile_table(found), measured_line(found), found.skipped, f"Profile: {out}")
+        found = measuring.run(command_line())
+    write(out, found.to_json())
+    folder = folder_of(out.parent).having("profile", out, found.command)
+    show(folder, profile_table(found), measured_line(found), found.skipped, f"Profile: {out}")
     if budget.stopped:
         raise typer.Exit(130)
 
@@ -167,15 +170,15 @@ def solve(
     )
     found = Profile.read(file)
     out = output or file.with_name("plan.json")
-    _refuse_existing(out, force)
+    refuse_existing(out, force)
     plan = solve_profile(found, budget, sensitivity=sensitivity, fix=fix or [])
-    _make(out.parent)
+    make_folder(out.parent)
     plan.save(out)
     expected = predicted(found, plan, sensitivity)
-    folder = _folder(out.parent).having("profile", file, found.command)
-    folder = folder.having("plan", out, _command(), sensitivity=sensitivity)
+    folder = folder_of(out.parent).having("profile", file, found.command)
+    folder = folder.having("plan", out, command_line(), sensitivity=sensitivity)
     note = plan_note(plan, found.manifest.nbytes, expected, sensitivity)
-    _show(folder, plan_table(plan, found.sizes, expected), note, (), f"Plan:    {out}")
+    show(folder, plan_table(plan, found.sizes, expected), note, (), f"Plan:    {out}")
 
 
 def curve(
@@ -197,14 +200,14 @@ def curve(
 
     found = Profile.read(file)
     out = output or file.parent
-    with _stages() as tell:
+    with stages() as tell:
         made = front(found, sensitivity=sensitivity, allocators=ALLOCATORS, count=points, tell=tell)
-    _make(out)
+    make_folder(out)
     path = write_csv(out / "curve.csv", made)
-    folder = _folder(out).having("profile", file, found.command)
-    folder = folder.having("curve", path, _command(), curve=sensitivity)
+    folder = folder_of(out).having("profile", file, found.command)
+    folder = folder.having("curve", path, command_line(), curve=sensitivity)
     table = front_table(made, weighted=sensitivity != "none")
-    _show(folder, table, front_note(made, sensitivity), (), f"Numbers: {path}")
+    show(folder, table, front_note(made, sensitivity), (), f"Numbers: {path}")
 
 
 def verify(
@@ -253,7 +256,7 @@ def verify(
 
     chosen = RatePlan.read(plan)
     out = output or plan.parent
-    place = profile or _folder(plan.parent).path("profile")
+    place = profile or folder_of(plan.parent).path("profile")
     found = None if place is None else Profile.read(place)
     own = config_words(found.config) if found is not None and task is None and not config else []
     settings = configure(
@@ -274,10 +277,12 @@ def verify(
     runs = run_comparison(planned, workers=workers, overwrite=overwrite)
     rows = summarise(runs)
     budget = f"{common_bytes(found, chosen):,} bytes for a message"
-    folder = _folder(out).having("plan", plan).having("verify", root, _command(), verified=budget)
+    folder = (
+        folder_of(out).having("plan", plan).having("verify", root, command_line(), verified=budget)
+    )
     folder = folder if place is None else folder.having("profile", place, found.command)
     note = f"{comparison_key(rows)} {budget.capitalize()}; downlink none in all runs."
-    _show(folder, comparison_table(rows), note, (), comparison_setting(runs))
+    show(folder, comparison_table(rows), note, (), comparison_setting(runs))
 
 
 COMMANDS: tuple[tuple[Callable[..., None], str], ...] = (
@@ -294,107 +299,8 @@ def _quick_profile(settings: SimulationConfig, plan: RatePlan, folder: Path) -> 
     from flowerpress.simulations.tuning.profiling import Profiling, Wanted
 
     wanted = Wanted(",".join(plan.menu) or "rd", "none", rounds=1)
-    with _stages() as tell:
-        found = Profiling(settings, wanted, tell=tell).run(_command())
+    with stages() as tell:
+        found = Profiling(settings, wanted, tell=tell).run(command_line())
     plan.check(found.manifest)
-    _write(folder / "profile.json", found.to_json())
+    write(folder / "profile.json", found.to_json())
     return found
-
-
-def _command() -> str:
-    import shlex
-    import sys
-
-    return shlex.join(["flowerpress", *sys.argv[1:]])
-
-
-def _refuse_existing(path: Path, force: bool) -> None:
-    """Refuse before any work is done what could not be written, or should not be replaced."""
-    from flowerpress.compression.errors import ConfigError
-
-    if path.is_dir():
-        raise ConfigError(f"{path}: is a folder; name a file with -o")
-    if path.exists() and not force:
-        raise ConfigError(
-            f"{path}: is there already; choose another with -o, or replace it: --force"
-        )
-    _make(path.parent)
-
-
-def _make(folder: Path) -> None:
-    from flowerpress.compression.errors import ConfigError
-
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigError(f"cannot write to {folder}: {error.strerror or error}") from error
-
-
-def _write(path: Path, text: str) -> None:
-    from flowerpress.simulations.tuning.folder import write_text
-
-    write_text(path, text)
-
-
-def _folder(path: Path) -> TuningFolder:
-    from flowerpress.simulations.tuning.folder import TuningFolder
-
-    return TuningFolder.read(path)
-
-
-def _show(
-    folder: TuningFolder, table: RenderableType, note: str, skipped: tuple[str, ...], where: str
-) -> None:
-    """Write index, pictures and report of a folder; print a table and where things are."""
-    from rich.console import Console
-    from rich.text import Text
-
-    from flowerpress.simulations.fitted import visible
-    from flowerpress.simulations.tuning.report import write_report
-
-    folder.save()
-    page = write_report(folder)
-    console = Console()
-    console.print(table)
-    console.print(Text(visible(note), style="dim"))
-    for each in skipped:
-        console.print(Text(visible(f"Cut short: {each}"), style="yellow"))
-    console.print(where, soft_wrap=True, markup=False, highlight=False)
-    console.print(f"Report:  {page}", soft_wrap=True, markup=False, highlight=False)
-
-
-@contextmanager
-def _stages() -> Iterator[Callable[[str, int, int], None]]:
-    """Show a bar for each stage on standard error; where there is no terminal, a line for each."""
-    import sys
-
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeElapsedColumn,
-    )
-
-    console = Console(stderr=True)
-    bars = Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        console=console,
-        transient=True,
-        disable=not console.is_terminal,
-    )
-    known: dict[str, TaskID] = {}
-
-    def tell(stage: str, done: int, total: int) -> None:
-        if stage not in known:
-            known[stage] = bars.add_task(stage, total=total)
-            if not console.is_terminal:
-                print(f"{stage}: {total} step{'s' * (total != 1)}", file=sys.stderr)
-        bars.update(known[stage], completed=done, total=total)
-
-    with bars:
-        yield tell
