@@ -22,6 +22,7 @@ from flowerpress.simulations.cli.options import (
 from flowerpress.simulations.cli.tune_output import (
     command_line,
     folder_of,
+    make_folder,
     refuse_existing,
     show,
     stages,
