@@ -147,7 +147,7 @@ ATTACKS: dict[str, tuple[Tamper, str, str]] = {
     "no receipt": (without("flowerpress"), "FormatError", "receipt"),
     "odd receipt": (with_receipt(b"\x08\x63"), "FormatError", "receipt.status"),
     "broken receipt": (with_receipt(b"\xff\xff"), "FormatError", "receipt"),
-    "huge receipt": (with_receipt(bytes(1 << 20)), "LimitError", "receipt"),
+    "huge receipt": (with_receipt(bytes((1 << 20) + 1)), "LimitError", "receipt"),
     "receipt of another version": (
         with_receipt(b"", "flowerpress/9"),
         "FormatError",

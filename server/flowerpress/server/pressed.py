@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from logging import INFO, WARNING
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -29,9 +30,11 @@ from flowerpress.compression import (
     DEFAULT_LIMITS,
     ConfigError,
     Limits,
+    Preset,
     WireError,
     preset,
 )
+from flowerpress.compression.rates.choice import choose
 from flowerpress.protos import (
     RECORD,
     Carrier,
@@ -47,6 +50,7 @@ from flowerpress.server.aggregate import Aggregator, FlowerMean, StreamingMean, 
 from flowerpress.server.broadcast import Broadcast, Packed
 from flowerpress.server.intake import ClientRefusedError, Intake, Received, Rejection, weight_of
 from flowerpress.server.meter import Meter
+from flowerpress.server.rates import RateControl
 from flowerpress.server.streaming import StreamingGrid
 
 __all__ = ["Pressed"]
@@ -94,6 +98,7 @@ class _Round:
     model: dict[str, NDArray[Any]] = field(default_factory=dict)
     messages: dict[int, Message] = field(default_factory=dict)
     parcels: dict[int, _Parcel] = field(default_factory=dict)
+    train: bool = True
 
 
 class Pressed(Strategy):
@@ -110,9 +115,12 @@ class Pressed(Strategy):
 
     Args:
         inner: the strategy that samples clients and aggregates.
-        uplink: the codec of client updates, such as ``"stc"`` or ``"topk(density=0.02)"``. A
-            client may choose its own in ``press()``.
-        downlink: the codec of model changes; None: like ``uplink``.
+        uplink: the codec of client updates, such as ``"stc"`` or ``"topk(density=0.02)"``, or the
+            path of a policy (``.toml``) or a plan (``.json``). A client may choose its own in
+            ``press()``. A policy's plan is solved again from what clients measure, and its budget
+            follows each client's uplink; see docs/tuning.md.
+        downlink: the codec of model changes; None: like ``uplink``. Policies and plans are possible
+            here, too; a budget is then solved on each change.
         first: the codec of the first model that a client gets; None: ``fp16``. What it loses is
             part of the next change. A lossless downlink sends every model itself, the first too.
         run_id: identity that binds updates to this run, from 0 to 2**64 - 1; None: random.
@@ -131,20 +139,21 @@ class Pressed(Strategy):
         self,
         inner: Strategy,
         *,
-        uplink: str = "stc",
-        downlink: str | None = None,
-        first: str | None = None,
+        uplink: str | Path | Preset = "stc",
+        downlink: str | Path | Preset | None = None,
+        first: str | Path | Preset | None = None,
         run_id: int | None = None,
         seed: int | None = None,
         limits: Limits = DEFAULT_LIMITS,
     ) -> None:
         self.inner = inner
-        self.uplink = uplink
-        self.downlink = downlink or uplink
+        self.uplink = _called(uplink)
+        self.downlink = _called(downlink or uplink)
         self.meter = Meter()
         self.rejections: list[Rejection] = []
-        down = preset(self.downlink)
-        self._up = preset(uplink)
+        self._up = choose(uplink)
+        down = self._up if downlink is None else choose(downlink)
+        self._rates = RateControl(self._up, self.uplink)
         for name, number in (("run_id", run_id), ("seed", seed)):
             if number is not None and not 0 <= number < 1 << 64:
                 raise ConfigError(f"{name} is {number}; it must be from 0 to 2**64 - 1")
@@ -154,7 +163,7 @@ class Pressed(Strategy):
         self._broadcast = Broadcast(
             run,
             down,
-            preset(first or "fp16"),
+            choose(first or "fp16"),
             preset("lossless"),
             self._seed,
             keep_change=self._up.uses_reference,
@@ -177,6 +186,7 @@ class Pressed(Strategy):
     ) -> Result:
         """Run rounds as every Flower strategy does; see ``flwr.serverapp.strategy.Strategy``."""
         self._timeout = timeout
+        self._rates.rounds = num_rounds
         return super().start(
             StreamingGrid(grid),
             initial_arrays,
@@ -186,6 +196,16 @@ class Pressed(Strategy):
             evaluate_config,
             evaluate_fn,
         )
+
+    @property
+    def plan_in_force(self) -> dict[str, str] | None:
+        """The codec of each tensor of updates, or None where one preset codes them all."""
+        return self._rates.plan_in_force
+
+    @property
+    def targets(self) -> dict[int, int]:
+        """Bytes that each client may send in the round under way; empty without a budget."""
+        return self._rates.targets
 
     def summary(self) -> None:
         """Log the codecs and the inner strategy's own summary."""
@@ -198,7 +218,7 @@ class Pressed(Strategy):
         """Let the inner strategy choose clients, and give each the bytes that it lacks."""
         self._grid = grid
         messages = self.inner.configure_train(server_round, arrays, config, grid)
-        return self._address(server_round, list(messages))
+        return self._address(server_round, list(messages), train=True)
 
     def configure_evaluate(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
@@ -206,7 +226,7 @@ class Pressed(Strategy):
         """Let the inner strategy choose clients, and give each the bytes that it lacks."""
         self._grid = grid
         messages = self.inner.configure_evaluate(server_round, arrays, config, grid)
-        return self._address(server_round, list(messages))
+        return self._address(server_round, list(messages), train=False)
 
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]
@@ -272,7 +292,9 @@ class Pressed(Strategy):
                 errors.append(reply)
                 continue
             try:
-                self._check_receipt(reply)
+                self._rates.note(
+                    reply.metadata.src_node_id, self._check_receipt(reply), self._broadcast.manifest
+                )
                 weight_of(reply, weight_key)
             except WireError as error:
                 self._reject(reply, error)
@@ -285,7 +307,7 @@ class Pressed(Strategy):
 
     # Down
 
-    def _address(self, server_round: int, messages: list[Message]) -> list[Message]:
+    def _address(self, server_round: int, messages: list[Message], *, train: bool) -> list[Message]:
         """Replace the model in each message by what its client lacks."""
         self._round = _Round(server_round)
         if not messages:
@@ -299,7 +321,8 @@ class Pressed(Strategy):
         ((key, record),) = records.values()
         model = to_numpy(record)
         self._broadcast.publish(server_round, model)
-        self._round = _Round(server_round, key, model)
+        self._round = _Round(server_round, key, model, train=train)
+        self._rates.begin(server_round, self._broadcast.manifest, model)
         return [self._send(message) for message in messages]
 
     def _send(self, message: Message) -> Message:
@@ -313,6 +336,9 @@ class Pressed(Strategy):
         content = RecordDict({k: v for k, v in message.content.items() if k != self._round.key})
         if parcel.blob:
             self._carrier.attach(content, self._round.key, parcel.blob)
+        terms = self._rates.terms(
+            node, broadcast.manifest, afresh=not known, train=self._round.train
+        )
         Instruction(
             run=broadcast.run,
             round=self._round.number,
@@ -322,9 +348,9 @@ class Pressed(Strategy):
             digest=broadcast.digest,
             watermark=self._intake.watermarks.get(node, 0),
             arrays=self._round.key,
-            uplink=self.uplink,
             carrier=self._carrier.name,
             seed=self._seed,
+            **vars(terms),
         ).write(content)
         self.meter.of(self._round.number).downlink.record(
             node, len(parcel.blob), broadcast.manifest.nbytes, parcel.by_tensor
@@ -370,11 +396,14 @@ class Pressed(Strategy):
         """
         node = reply.metadata.src_node_id
         broadcast = self._broadcast
-        self._check_receipt(reply)
+        receipt = self._check_receipt(reply)
         key = next(iter(reply.content.array_records), self._round.key)
         blob = self._intake.blob(reply, key, broadcast.manifest)
         meter = self.meter.of(self._round.number).uplink
-        meter.record(node, len(blob), broadcast.manifest.nbytes, {})
+        # What a client measured is sent beside its update, and is paid for like that.
+        beside = len(receipt.points)
+        meter.record(node, len(blob) + beside, broadcast.manifest.nbytes, {})
+        self._rates.note(node, receipt, broadcast.manifest)
         weight = weight_of(reply, weight_key)
         update = self._intake.open(
             blob, node, self._round.number, broadcast.digest, broadcast.manifest
@@ -385,7 +414,7 @@ class Pressed(Strategy):
         )
         return received, weight
 
-    def _check_receipt(self, reply: Message) -> None:
+    def _check_receipt(self, reply: Message) -> Receipt:
         """Note the version that the client holds; raise what it says went wrong."""
         node = reply.metadata.src_node_id
         receipt = Receipt.read(reply.content)
@@ -402,13 +431,14 @@ class Pressed(Strategy):
             raise ClientRefusedError(
                 receipt.error or receipt.status.name, receipt.field, receipt.message
             )
+        return receipt
 
     def _aggregator(self) -> Aggregator | None:
         mean_is_enough = type(self.inner).aggregate_train in _MEAN_IS_ENOUGH
         if not (mean_is_enough and self._round.model):
             return None
         manifest = self._broadcast.manifest
-        mean = FlowerMean if self._up.plan(manifest).lossless else StreamingMean
+        mean = FlowerMean if self._rates.lossless(manifest) else StreamingMean
         return mean(manifest, self._round.model, self._broadcast.held)
 
     def _alike(self, replies: list[Message], *, drop: bool) -> list[Message]:
@@ -460,6 +490,10 @@ class Pressed(Strategy):
             message,
         )
         self.rejections.append(Rejection(self._round.number, node, error, field, message))
+
+
+def _called(codec: str | Path | Preset) -> str:
+    return str(codec) if isinstance(codec, str | Path) else type(codec).__name__
 
 
 def _lost_its_model(reply: Message) -> bool:

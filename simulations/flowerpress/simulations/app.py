@@ -44,7 +44,7 @@ def client_app_from_json(text: str) -> ClientApp:
 
 def make_client_app(config: SimulationConfig) -> ClientApp:
     """Return a ClientApp that trains on its node's partition, and tells which one that is."""
-    app = ClientApp(mods=[press()])
+    app = ClientApp(mods=[press(uplink_rate=_uplink_rate(config))])
 
     @app.train()
     def train(message: Message, context: Context) -> Message:
@@ -68,6 +68,17 @@ def make_client_app(config: SimulationConfig) -> ClientApp:
         return Message(RecordDict({"partition": partition}), reply_to=message)
 
     return app
+
+
+def _uplink_rate(config: SimulationConfig) -> Callable[[Context], float] | None:
+    if config.links is None:
+        return None
+
+    def rate(context: Context) -> float:
+        links = load(config).links
+        return 0.0 if links is None else links.rate(int(context.node_config["partition-id"]))
+
+    return rate
 
 
 def make_server_app(config: SimulationConfig, on_record: OnRecord | None = None) -> ServerApp:

@@ -62,22 +62,28 @@ def plan_comparison(base: SimulationConfig, codecs: str, seeds: int, folder: Pat
     Raises:
         ConfigError: no codec, an unknown one, or one given twice.
     """
-    from flowerpress.compression import preset
+    from flowerpress.simulations.codecs import (
+        absolute_codec,
+        check_codecs,
+        codec_name,
+        up_and_down,
+    )
 
     labels = [label.strip() for label in re.split(r",(?![^(]*\))", codecs) if label.strip()]
     if not labels:
         raise ConfigError("no codec to compare; name some, such as none,stc")
     planned: list[Planned] = []
     for label in labels:
-        up, _, down = (part.strip() for part in label.partition("/"))
-        preset(up)
-        preset(down or up)
+        up, down = up_and_down(label)
+        codecs_of = {"uplink": absolute_codec(up), "downlink": absolute_codec(down) or "same"}
+        check_codecs(base.model_copy(update=codecs_of))
+        label = codec_name(up) + (f"/{codec_name(down)}" if down else "")
         slug = re.sub(r"[^\w.=-]+", "-", label).strip("-")
         for seed in range(base.seed, base.seed + seeds):
             place = (folder / slug / f"seed-{seed}").absolute()
             if any(p.folder == place for p in planned):
                 raise ConfigError(f"{label!r} is given twice")
-            change = {"uplink": up, "downlink": down or "same", "seed": seed, "out": place}
+            change = {**codecs_of, "seed": seed, "out": place}
             planned.append(Planned(label, base.model_copy(update=change), place))
     return planned
 

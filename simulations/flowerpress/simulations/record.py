@@ -15,6 +15,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from flowerpress.compression.errors import ConfigError
+from flowerpress.simulations.codecs import codec_name
 from flowerpress.simulations.fields import parse
 from flowerpress.simulations.metrics import (
     Final,
@@ -252,4 +253,5 @@ def codec_label(config: object) -> str | None:
     up, down = config.get("uplink"), config.get("downlink")
     if not isinstance(up, str):
         return None
-    return up if down in (None, "same", up) else f"{up} up, {down} down"
+    name = codec_name(up)
+    return name if down in (None, "same", up) else f"{name} up, {codec_name(str(down))} down"

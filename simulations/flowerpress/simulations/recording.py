@@ -77,6 +77,7 @@ class Recorder:
         self._partitions = partitions
         self._emit = emit
         self._linked = linked
+        self._plan: dict[str, str] | None = None
         self._started = self._before = time.monotonic()
 
     def __call__(self, server_round: int, arrays: ArrayRecord) -> MetricRecord | None:
@@ -104,6 +105,7 @@ class Recorder:
             )
         times = self._linked.of(server_round) if self._linked else None
         now = time.monotonic()
+        targets = self._pressed.targets.values()
         record = RoundRecord(
             round=server_round,
             seconds=now - self._before,
@@ -116,6 +118,8 @@ class Recorder:
             up_by_tensor=dict(moved.uplink.by_tensor),
             down_by_tensor=dict(moved.downlink.by_tensor),
             left_out=left_out,
+            plan=self._changed_plan(),
+            target_bytes=(min(targets), max(targets)) if targets else None,
             simulated_seconds=times.seconds if times else None,
             missed=len(times.missed) if times else 0,
             **judged,
@@ -126,6 +130,13 @@ class Recorder:
         if not due:
             return None
         return MetricRecord({"accuracy": judged["accuracy"], "loss": judged["loss"]})
+
+    def _changed_plan(self) -> dict[str, str] | None:
+        """Return the plan in force if it is not the one of the last record."""
+        plan = self._pressed.plan_in_force
+        changed = None if plan == self._plan else plan
+        self._plan = plan
+        return changed
 
     def summary(self) -> Summary:
         """Add up the run."""

@@ -23,7 +23,7 @@ from flowerpress.compression.spec import Manifest, TensorSpec
 if TYPE_CHECKING:
     from flowerpress.compression.rates.policy import Policy
 
-__all__ = ["Allocated", "allocated", "block_counts"]
+__all__ = ["Allocated", "allocated", "block_counts", "needs_points"]
 
 _OPEN = RateDistortion(1.0)
 """Stands for whatever is chosen: lossy and biased."""
@@ -42,11 +42,7 @@ def allocated(policy: Policy, manifest: Manifest) -> Plan:
     """
     plan = policy.resolve(manifest)
     budget = policy.budget
-    if budget is None or (
-        budget.menu == "rd"
-        and (budget.allocator, budget.error, budget.split) == ("lambda", "squared", 0)
-        and (budget.max_nmse is None or not policy.weights)
-    ):
+    if budget is None or not needs_points(policy):
         return plan.plan(manifest)
     shared = set(policy.open(manifest))
     counts = block_counts(manifest, shared, budget.split)
@@ -78,6 +74,19 @@ def allocated(policy: Policy, manifest: Manifest) -> Plan:
     codecs = [c if s.is_float else RAW for c, s in zip(codecs, cut.specs, strict=True)]
     everything = Together(rule, tuple(range(len(cut))))
     return in_blocks(Plan(tuple(codecs), (everything,)), manifest, groups)
+
+
+def needs_points(policy: Policy) -> bool:
+    """Whether what a policy means for a model depends on what its menu costs there.
+
+    Not without a budget, and not where ``rd`` finds the best level by itself.
+    """
+    budget = policy.budget
+    return budget is not None and not (
+        budget.menu == "rd"
+        and (budget.allocator, budget.error, budget.split) == ("lambda", "squared", 0)
+        and (budget.max_nmse is None or not policy.weights)
+    )
 
 
 def block_counts(manifest: Manifest, names: Collection[str], split: int) -> dict[str, int]:

@@ -95,7 +95,9 @@ class BudgetSpec:
         if self.target_ratio is not None:
             return int(manifest.nbytes / self.target_ratio)
         if self.deadline is not None:
-            return int(self.deadline * (rate or self.rate or 0.0) / 8)
+            # Beyond two bits an element there is nothing left to be gained.
+            most = manifest.nbytes // 16
+            return min(int(self.deadline * (rate or self.rate or 0.0) / 8), most)
         return self.target_bytes
 
     def check(self, manifest: Manifest) -> None:

@@ -93,7 +93,9 @@ class Dialled(Joint):
             found = coded(scaled, math.inf)
         elif all(_is_step(self.choices[i]) for i in scaled):
             cut = sum(count > 1 for count in self.counts)
-            budget = Budget(target_bytes=self.target_bytes, overhead=beside + _GROUPED * cut)
+            # Beside other codecs, every frame says which one is its own.
+            beside += _GROUPED * cut + (len(specs) if fixed else 0)
+            budget = Budget(target_bytes=self.target_bytes, overhead=beside)
             found = Controlled(budget, self._weights(scaled, specs, tensors)).encode(
                 [specs[i] for i in scaled],
                 [tensors[i] for i in scaled],

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from flowerpress.compression.errors import ConfigError
 
-__all__ = ["Points", "mean"]
+__all__ = ["Points", "mean", "median"]
 
 
 @dataclass(frozen=True)
@@ -98,21 +98,36 @@ def mean(parts: Sequence[Points]) -> Points:
     Raises:
         ConfigError: none, or points of other tensors or settings.
     """
+    return _over(parts, lambda arrays: np.asarray(np.add.reduce(arrays) / len(arrays)))
+
+
+def median(parts: Sequence[Points]) -> Points:
+    """Return the median of each number: a minority that measures nonsense hardly moves it.
+
+    Raises:
+        ConfigError: none, or points of other tensors or settings.
+    """
+    return _over(parts, lambda arrays: np.asarray(np.median(arrays, axis=0)))
+
+
+def _over(
+    parts: Sequence[Points],
+    reduced: Callable[[list[NDArray[np.float64]]], NDArray[np.float64]],
+) -> Points:
     if not parts:
-        raise ConfigError("points: there are none to take the mean of")
+        raise ConfigError("points: there are none to be averaged")
     first = parts[0]
     for other in parts[1:]:
         if other.names != first.names or other.settings != first.settings:
             raise ConfigError("points: those of other tensors or settings cannot be averaged")
         if not np.array_equal(other.sizes, first.sizes):
             raise ConfigError("points: tensors of other sizes cannot be averaged")
-    n = len(parts)
     return Points(
         first.names,
         first.settings,
-        np.add.reduce([each.bytes for each in parts]) / n,
-        np.add.reduce([each.errors for each in parts]) / n,
-        np.add.reduce([each.energies for each in parts]) / n,
+        reduced([each.bytes for each in parts]),
+        reduced([each.errors for each in parts]),
+        reduced([each.energies for each in parts]),
         first.sizes,
     )
 

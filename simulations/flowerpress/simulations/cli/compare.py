@@ -29,7 +29,8 @@ def compare(
     codecs: Annotated[
         str,
         typer.Option(
-            help="Codecs to compare, the reference first; 'a/b' is a up and b down.",
+            help="Codecs, policies (.toml) and plans (.json) to compare, the reference first; "
+            "'a/b' is a up and b down.",
         ),
     ] = "none,int8,stc,fedzip",
     seeds: Annotated[int, typer.Option(min=1, help="Seeds of each codec: 0, 1, ...")] = 3,

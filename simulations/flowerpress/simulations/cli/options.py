@@ -68,6 +68,7 @@ def configure(
     """
     import json
 
+    from flowerpress.simulations.codecs import with_absolute_codecs
     from flowerpress.simulations.config import load_config
     from flowerpress.simulations.links import absolute
 
@@ -81,6 +82,7 @@ def configure(
     if settings.data is not None:
         # The same folder is the same data, from whatever folder the command is given.
         settings = settings.model_copy(update={"data": settings.data.expanduser().absolute()})
+    settings = with_absolute_codecs(settings)
     if settings.links is not None:
         settings = settings.model_copy(update={"links": absolute(settings.links)})
     return settings

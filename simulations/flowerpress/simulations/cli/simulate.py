@@ -34,7 +34,8 @@ def simulate(
     uplink: Annotated[
         str | None,
         typer.Option(
-            help="Codec of client updates: stc (default), none, int8, 'topk(density=0.02)', ..."
+            help="Codec of client updates: stc (default), none, int8, 'topk(density=0.02)', ..., "
+            "a policy.toml or a plan.json."
         ),
     ] = None,
     downlink: Annotated[
@@ -71,7 +72,8 @@ def simulate(
     )
     from rich.console import Console
 
-    from flowerpress.compression import ConfigError, preset
+    from flowerpress.compression import ConfigError
+    from flowerpress.simulations.codecs import check_codecs, codec_name
     from flowerpress.simulations.engines import run
     from flowerpress.simulations.live import LiveRun
     from flowerpress.simulations.loaded import load
@@ -86,9 +88,8 @@ def simulate(
     # Whatever can be wrong is found before a run that is to be overwritten is gone.
     hush_flower()
     down = settings.uplink if settings.downlink == "same" else settings.downlink
-    preset(settings.uplink)
-    preset(down)
     loaded = load(settings)
+    check_codecs(settings)
     make_strategy(settings, len(loaded.partition))
     if overwrite and settings.out is not None:
         discard(settings.out)
@@ -96,8 +97,8 @@ def simulate(
         settings.task,
         rounds=settings.rounds,
         clients=loaded.config.clients,
-        uplink=settings.uplink,
-        downlink=down,
+        uplink=codec_name(settings.uplink),
+        downlink=codec_name(down),
     )
     with live:
         folder = run(settings, live.update)

@@ -35,7 +35,7 @@ def run(config: SimulationConfig, on_record: Callable[[RoundRecord], None] | Non
         EngineError: the run failed.
         StoppedError: Ctrl-C; the rounds that were finished can be read in the folder.
     """
-    from flowerpress.compression import preset
+    from flowerpress.simulations.codecs import check_codecs, with_absolute_codecs
     from flowerpress.simulations.links import absolute
     from flowerpress.simulations.loaded import load
     from flowerpress.simulations.record import is_finished
@@ -43,12 +43,12 @@ def run(config: SimulationConfig, on_record: Callable[[RoundRecord], None] | Non
 
     if config.data is not None:
         config = config.model_copy(update={"data": config.data.expanduser().absolute()})
+    config = with_absolute_codecs(config)
     if config.links is not None:
         config = config.model_copy(update={"links": absolute(config.links)})
     if config.out is not None and is_finished(config.out):
         raise ConfigError(f"{config.out}: holds a finished run; name another folder (out=...)")
-    preset(config.uplink)
-    preset(config.uplink if config.downlink == "same" else config.downlink)
+    check_codecs(config)
     clients = len(load(config).partition)
     make_strategy(config, clients)
     folder = (config.out or _new_folder(config)).expanduser().absolute()
@@ -68,8 +68,10 @@ def run(config: SimulationConfig, on_record: Callable[[RoundRecord], None] | Non
 
 
 def _new_folder(config: SimulationConfig) -> Path:
+    from flowerpress.simulations.codecs import codec_name
+
     task = re.sub(r"^.*/|\.py\b", "", config.task)
-    name = re.sub(r"[^\w.=-]+", "-", f"{task}-{config.uplink}").strip("-")
+    name = re.sub(r"[^\w.=-]+", "-", f"{task}-{codec_name(config.uplink)}").strip("-")
     name = f"{name}-seed{config.seed}"
     for number in range(1, 10_000):
         folder = Path("runs") / (name if number == 1 else f"{name}-{number}")

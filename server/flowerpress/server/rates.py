@@ -1,0 +1,273 @@
+"""Which codecs and how many bytes each client gets, round by round.
+
+A policy's plan is solved again from what clients measure on their own updates, every so many
+rounds; its budget follows the schedule and, with a deadline, each client's own uplink. Clients are
+sent the plan once and afterwards what changed in it.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from logging import INFO, WARNING
+from typing import Any
+
+import numpy as np
+from flwr.supercore import log
+from numpy.typing import NDArray
+
+from flowerpress.compression import FlowerpressError, Manifest, Preset, TensorSpec
+from flowerpress.compression.rates.allocated import block_counts, needs_points
+from flowerpress.compression.rates.blocks import blocked
+from flowerpress.compression.rates.budget import least_bytes
+from flowerpress.compression.rates.plan import RatePlan
+from flowerpress.compression.rates.points import Points, median
+from flowerpress.compression.rates.policy import Policy
+from flowerpress.compression.rates.solve import solve
+from flowerpress.compression.rates.statistics import unpack_points
+from flowerpress.compression.rates.wire import pack_plan, plan_digest
+from flowerpress.protos import Receipt
+
+__all__ = ["RateControl", "Terms"]
+
+# Clients that are asked to measure in a round: their median is what a plan is solved for.
+_ASKED = 3
+# Plans that clients may still hold and be sent the difference to.
+_REMEMBERED = 16
+
+
+@dataclass(frozen=True)
+class Terms:
+    """What one client is told of its codecs in one round; the fields are the instruction's."""
+
+    uplink: str
+    plan_digest: bytes = b""
+    plan: bytes = b""
+    target_bytes: int = 0
+    settings: tuple[str, ...] = ()
+    tensors: tuple[int, ...] = ()
+    split: int = 0
+
+
+@dataclass
+class _Known:
+    """What is known of one client: the plan that it holds, and its uplink in bits a second."""
+
+    plan: bytes = b""
+    rate: float | None = None
+
+
+@dataclass
+class _Solving:
+    """What is collected for the next plan."""
+
+    asked: set[int] = field(default_factory=set)
+    points: list[Points] = field(default_factory=list)
+
+
+class RateControl:
+    """Terms for clients, from a preset, a plan or a policy.
+
+    Args:
+        choice: what the user asked for.
+        text: how it is called in logs, and for a preset what clients are told.
+
+    Attributes:
+        rounds: of the run, for schedules; 0: not known.
+        targets: node -> bytes that it may send in the round under way; empty without budgets.
+    """
+
+    def __init__(self, choice: Preset, text: str) -> None:
+        self.rounds = 0
+        self.targets: dict[int, int] = {}
+        self._choice = choice
+        self._text = text
+        self._policy = choice if isinstance(choice, Policy) else None
+        self._plan = choice if isinstance(choice, RatePlan) else None
+        self._digest = b""
+        self._plans: dict[bytes, RatePlan] = {}
+        self._clients: dict[int, _Known] = {}
+        self._round = 0
+        self._factor = 1.0
+        self._solving = _Solving()
+        self._solved = False
+        self._norms: list[float] = []
+        self._last: Mapping[str, NDArray[Any]] = {}
+
+    @property
+    def plan_in_force(self) -> dict[str, str] | None:
+        """Codec texts by tensor name, or None where a preset is all there is."""
+        return None if self._plan is None else self._plan.texts
+
+    @property
+    def plan(self) -> RatePlan | None:
+        """The plan in force."""
+        return self._plan
+
+    def lossless(self, manifest: Manifest) -> bool:
+        """Whether clients send their models bit for bit."""
+        return (self._plan or self._choice).plan(manifest).lossless
+
+    def begin(
+        self, server_round: int, manifest: Manifest, model: Mapping[str, NDArray[Any]]
+    ) -> None:
+        """Settle what holds in a round, before the first client is told; again does nothing.
+
+        Raises:
+            ConfigError: the policy or plan is for another model.
+        """
+        if server_round == self._round and self._digest:
+            return
+        self.targets = {}
+        self._round = server_round
+        if self._plan is None and self._policy is not None:
+            self._plan = self._policy.resolve(manifest)
+        if self._plan is None:
+            return
+        self._plan.check(manifest)
+        if self._policy is not None:
+            self._follow(model)
+            self._factor = self._scheduled(server_round)
+            self._solve(manifest)
+        digest = plan_digest(self._plan)
+        self._plans.pop(digest, None)
+        self._plans[digest] = self._plan
+        while len(self._plans) > _REMEMBERED:
+            del self._plans[next(iter(self._plans))]
+        self._digest = digest
+        self._solving = _Solving()
+
+    def terms(self, node: int, manifest: Manifest, *, afresh: bool, train: bool) -> Terms:
+        """Return what a client is told.
+
+        Args:
+            node: the client.
+            manifest: the model.
+            afresh: whether it holds nothing, as far as is known.
+            train: whether it is to send an update.
+        """
+        if self._plan is None:
+            return Terms(self._text)
+        known = self._clients.setdefault(node, _Known())
+        held = None if afresh else self._plans.get(known.plan)
+        plan = b""
+        if held is None or known.plan != self._digest:
+            plan = pack_plan(self._plan, held)
+        terms = Terms(self._text[:200], self._digest, plan)
+        if not train:
+            return terms
+        target = self._target(manifest, known.rate)
+        if target is not None:
+            self.targets[node] = target
+            terms = replace(terms, target_bytes=target)
+        if self._asks(node):
+            assert self._policy is not None
+            assert self._policy.budget is not None
+            budget = self._policy.budget
+            tensors = tuple(manifest.specs.index(spec) for spec in self._open(manifest))
+            terms = replace(terms, settings=budget.settings, tensors=tensors, split=budget.split)
+        return terms
+
+    def note(self, node: int, receipt: Receipt, manifest: Manifest) -> None:
+        """Take from a client's receipt what it holds, its uplink, and what it measured.
+
+        Raises:
+            WireError: points that nobody measures, or that it was not asked for.
+        """
+        if self._plan is None:
+            return
+        known = self._clients.setdefault(node, _Known())
+        known.plan = receipt.plan_digest if receipt.plan_digest in self._plans else b""
+        if 1 <= receipt.uplink_rate <= 1e12:
+            known.rate = receipt.uplink_rate
+        if receipt.points and node in self._solving.asked:
+            assert self._policy is not None
+            assert self._policy.budget is not None
+            budget, open_ = self._policy.budget, self._open(manifest)
+            own = Manifest(tuple(open_))
+            counts = block_counts(own, [spec.name for spec in open_], budget.split)
+            cut = blocked(own, [counts.get(spec.name, 1) for spec in open_])
+            points = unpack_points(
+                receipt.points,
+                [spec.name for spec in cut.specs],
+                budget.settings,
+                np.array([spec.size for spec in cut.specs], np.int64),
+            )
+            self._solving.asked.discard(node)
+            self._solving.points.append(points)
+
+    def _open(self, manifest: Manifest) -> list[TensorSpec]:
+        assert self._policy is not None
+        names = set(self._policy.open(manifest))
+        return [spec for spec in manifest.specs if spec.name in names and spec.size]
+
+    def _target(self, manifest: Manifest, rate: float | None) -> int | None:
+        if self._policy is None:
+            return None if self._plan is None else self._plan.target_bytes
+        target = self._policy.target(manifest, rate)
+        if target is None:
+            return None
+        return max(int(target * self._factor), least_bytes(manifest))
+
+    def _asks(self, node: int) -> bool:
+        policy = self._policy
+        if policy is None or policy.budget is None or not needs_points(policy):
+            return False
+        every = policy.budget.every
+        due = (self._round - 1) % every == 0 if every else not self._solved
+        if not due or len(self._solving.asked) + len(self._solving.points) >= _ASKED:
+            return node in self._solving.asked
+        self._solving.asked.add(node)
+        return True
+
+    def _solve(self, manifest: Manifest) -> None:
+        """Replace the plan by what the last measurements say; keep it where they say nothing."""
+        policy, points = self._policy, self._solving.points
+        if policy is None or policy.budget is None or not points:
+            return
+        first = policy.resolve(manifest)
+        given = [t for known in self._clients.values() if (t := self._target(manifest, known.rate))]
+        target = int(statistics.median(given)) if given else None
+        try:
+            plan = solve(
+                manifest,
+                median(points),
+                allocator=policy.budget.allocator,
+                target_bytes=target,
+                max_nmse=policy.budget.max_nmse,
+                weights=policy.tensor_weights(manifest) if policy.weights else {},
+                error=policy.budget.error,
+                fixed=policy.fixed(manifest),
+            )
+        except FlowerpressError as error:
+            log(WARNING, "flowerpress: the plan stays as it is: %s", error)
+            return
+        shared = set(policy.open(manifest))
+        entries = tuple(
+            new if new.name in shared else old
+            for new, old in zip(plan.entries, first.entries, strict=True)
+        )
+        self._plan = replace(plan, entries=entries)
+        self._solved = True
+        log(INFO, "flowerpress: plan solved from what %d clients measured", len(points))
+
+    def _follow(self, model: Mapping[str, NDArray[Any]]) -> None:
+        """Remember how far the model moved, where a schedule wants to know."""
+        schedule = self._policy.schedule if self._policy else None
+        if schedule is None or not schedule.accordion:
+            return
+        if self._last:
+            moved = sum(
+                float(np.sum(np.square(model[name].astype(np.float64) - old)))
+                for name, old in self._last.items()
+                if old.dtype.kind == "f"
+            )
+            self._norms.append(float(np.sqrt(moved)))
+        self._last = model
+
+    def _scheduled(self, server_round: int) -> float:
+        schedule = self._policy.schedule if self._policy else None
+        if schedule is None:
+            return 1.0
+        return schedule.factor(server_round, max(self.rounds, server_round), self._norms)
