@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import argparse
 import csv
+import math
 import sys
 import textwrap
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from types import MappingProxyType
 
@@ -23,9 +24,9 @@ from rich.table import Table
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.files import Update, read_updates
-from benchmarks.measuring import seconds
-from flowerpress.compression import Manifest
+from benchmarks.files import Update, nmse, read_updates
+from benchmarks.measuring import fill, seconds
+from flowerpress.compression import Manifest, encode_frames, preset
 from flowerpress.compression.rates.dynamic_program import dynamic_program, losses
 from flowerpress.compression.rates.hull import Choice, total
 from flowerpress.compression.rates.lambda_search import lambda_search, spend
@@ -34,16 +35,23 @@ from flowerpress.compression.rates.points import Points
 
 __all__ = ["FAMILIES", "Cost", "Family", "Row", "compare", "costs", "synthetic"]
 
+_HALVINGS = 12
 SIZES = ((300, 32), (1000, 64))
-SHARES = (0.05, 0.2, 0.6)  # of the bytes of the finest setting
+SHARES = (0.05, 0.2, 0.6)  # of the bytes between the coarsest and the finest setting
 
 
 @dataclass(frozen=True)
 class Family:
-    """Settings to choose from, and the one that all tensors have without an allocator."""
+    """Settings to choose from, and the one that all tensors have without an allocator.
+
+    ``together``: a codec that looks at all tensors at once, with ``KNOB`` for its parameter, from
+    ``span[0]`` (least error) to ``span[1]``; or none.
+    """
 
     uniform: str
     menu: tuple[str, ...]
+    together: str = ""
+    span: tuple[float, float] = (1.0, 1.0)
 
 
 def _densities(*values: float) -> tuple[str, ...]:
@@ -52,14 +60,16 @@ def _densities(*values: float) -> tuple[str, ...]:
 
 FAMILIES = MappingProxyType(
     {
-        # As wide as they are in the paper, and with this project's entropy coder.
+        # As wide as they are in the paper, four bits with the sign, and entropy coded as here.
         "qsgd-packed": Family(
-            "qsgd(bits=4,coder=pack)", tuple(f"qsgd(bits={b},coder=pack)" for b in range(1, 9))
+            "qsgd(bits=3,coder=pack)", tuple(f"qsgd(bits={b},coder=pack)" for b in range(1, 9))
         ),
-        "qsgd": Family("qsgd(bits=4)", tuple(f"qsgd(bits={b})" for b in range(1, 9))),
+        "qsgd": Family("qsgd(bits=3)", tuple(f"qsgd(bits={b})" for b in range(1, 9))),
         "topk": Family(
             "topk(density=0.01)",
             _densities(0.001, 0.002, 0.003, 0.005, 0.007, 0.01, 0.014, 0.02, 0.03, 0.05, 0.1),
+            "topk(density=*,scope=global)",
+            (0.02, 0.00001),
         ),
         "powersgd": Family("powersgd(rank=4)", tuple(f"powersgd(rank={r})" for r in range(2, 9))),
     }
@@ -71,7 +81,8 @@ class Row:
     """One family on one update: bytes of all bodies and NMSE, of one setting and of allocators.
 
     ``norm``: the sum of ``||x - x^||`` over tensors is at most that of the uniform setting;
-    ``squared``: that of ``||x - x^||**2`` is.
+    ``squared``: that of ``||x - x^||**2`` is. ``together``: of the codec that looks at all tensors
+    at once, at the NMSE of the uniform setting.
     """
 
     update: str
@@ -86,6 +97,7 @@ class Row:
     dp_squared_nmse: float
     lambda_squared_bytes: float
     lambda_squared_nmse: float
+    together_bytes: float | None = None
 
 
 @dataclass(frozen=True)
@@ -115,7 +127,27 @@ def compare(update: Update, name: str, seed: int) -> Row:
     figures = {}
     for kind, choice in found.items():
         figures[f"{kind}_bytes"], figures[f"{kind}_nmse"] = points.chosen(choice)
-    return Row(update.name, name, **figures)
+    row = Row(update.name, name, **figures)
+    return replace(row, together_bytes=_together(update, manifest, family, row.uniform_nmse))
+
+
+def _together(update: Update, manifest: Manifest, family: Family, most: float) -> float | None:
+    """Return the fewest bytes of bodies within an NMSE, by bisection on the logarithm."""
+    if not family.together:
+        return None
+    fine, coarse = family.span
+    found = None
+    for _ in range(_HALVINGS):
+        middle = math.sqrt(fine * coarse)
+        plan = preset(fill(family.together, middle)).plan(manifest)
+        frames, decoded = encode_frames(manifest, plan, update.arrays, None)
+        arrays = zip(manifest.specs, decoded, strict=True)
+        values = {s.name: v.dense().reshape(s.shape) for s, v in arrays}
+        if nmse(update.arrays, values) <= most:
+            fine, found = middle, float(sum(len(frame.body) for frame in frames))
+        else:
+            coarse = middle
+    return found
 
 
 def synthetic(tensors: int, settings: int, seed: int) -> Points:
@@ -146,7 +178,8 @@ def costs(tensors: int, settings: int, seed: int, repeat: int) -> list[Cost]:
     a budget of bytes, bytes for one of errors.
     """
     points = synthetic(tensors, settings, seed)
-    goals = [float(points.bytes[:, -1].sum()) * share for share in SHARES]
+    low, high = float(points.bytes[:, 0].sum()), float(points.bytes[:, -1].sum())
+    goals = [low + share * (high - low) for share in SHARES]
     searched = [lambda_search(points, target_bytes=goal) for goal in goals]
     errors = [total(points.errors, choice) for choice in searched]
     sizes = [total(points.bytes, choice) for choice in searched]
@@ -206,6 +239,8 @@ def _table(name: str, rows: Sequence[Row]) -> Table:
         "dp, squares", "NMSE", "lambda, squares", "NMSE",
     ):  # fmt: skip
         table.add_column(column, justify="right", no_wrap=True)
+    if family.together:
+        table.add_column("global", justify="right", no_wrap=True)
     kinds = ("dp_norm", "lambda_norm", "dp_squared", "lambda_squared")
     for row in rows:
         figures = asdict(row)
@@ -213,6 +248,8 @@ def _table(name: str, rows: Sequence[Row]) -> Table:
         for kind in kinds:
             ratio = figures[f"{kind}_bytes"] / row.uniform_bytes
             cells += [f"{ratio:.3f}", f"{figures[f'{kind}_nmse']:.3g}"]
+        if row.together_bytes is not None:
+            cells.append(f"{row.together_bytes / row.uniform_bytes:.3f}")
         table.add_row(row.update, *cells)
     table.add_section()
     cells = ["", ""]
@@ -221,6 +258,9 @@ def _table(name: str, rows: Sequence[Row]) -> Table:
             both = [(asdict(row)[f"{kind}_{what}"], asdict(row)[f"uniform_{what}"]) for row in rows]
             mean = float(np.exp(np.mean([np.log(own / same) for own, same in both])))
             cells.append(f"{mean:.3f}" if what == "bytes" else f"x {mean:.3f}")
+    joint = [r.together_bytes / r.uniform_bytes for r in rows if r.together_bytes is not None]
+    if joint:
+        cells.append(f"{float(np.exp(np.mean(np.log(joint)))):.3f}")
     table.add_row("geometric mean", *cells)
     return table
 
@@ -255,7 +295,8 @@ def _arguments() -> argparse.Namespace:
             Allocators take the fewest bytes within the error of the uniform setting, once as the
             paper has it, the sum of norms ||x - x^|| over tensors, and once the sum of their
             squares. "dp" is the paper's dynamic program with 10,000 buckets, "lambda" this
-            project's search. Bytes are those of bodies, NMSE is that of the whole update.
+            project's search. "global" has no plan: one threshold for all tensors, at the NMSE of
+            the uniform setting. Bytes are those of bodies, NMSE is that of the whole update.
             """
         ),
     )
