@@ -241,13 +241,9 @@ def verify(
     from flowerpress.compression.rates.plan import RatePlan
     from flowerpress.simulations.comparison import run_comparison
     from flowerpress.simulations.quiet import hush_flower
-    from flowerpress.simulations.tables import (
-        comparison_key,
-        comparison_setting,
-        comparison_table,
-        summarise,
-    )
+    from flowerpress.simulations.tables import comparison_setting
     from flowerpress.simulations.tuning.profile import Profile
+    from flowerpress.simulations.tuning.verified import verify_note, verify_table
     from flowerpress.simulations.tuning.verifying import (
         common_bytes,
         config_words,
@@ -276,14 +272,12 @@ def verify(
     uplinks = write_uplinks(found, chosen, root / "plans")
     planned = plan_verification(settings, uplinks, seeds, root)
     runs = run_comparison(planned, workers=workers, overwrite=overwrite)
-    rows = summarise(runs)
-    budget = f"{common_bytes(found, chosen):,} bytes for a message"
+    note = verify_note(common_bytes(found, chosen), settings.rounds, seeds)
     folder = (
-        folder_of(out).having("plan", plan).having("verify", root, command_line(), verified=budget)
+        folder_of(out).having("plan", plan).having("verify", root, command_line(), verified=note)
     )
     folder = folder if place is None else folder.having("profile", place, found.command)
-    note = f"{comparison_key(rows)} {budget.capitalize()}; downlink none in all runs."
-    show(folder, comparison_table(rows), note, (), comparison_setting(runs))
+    show(folder, verify_table(runs), f"{note}.", (), comparison_setting(runs))
 
 
 COMMANDS: tuple[tuple[Callable[..., None], str], ...] = (

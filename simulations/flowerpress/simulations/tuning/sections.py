@@ -9,12 +9,9 @@ from typing import Any
 from flowerpress.simulations import page
 from flowerpress.simulations.tables import (
     NOTHING,
-    comparison_cells,
-    comparison_columns,
     duration,
     human_bytes,
     human_ratio,
-    summarise,
 )
 from flowerpress.simulations.tuning.gathered import Tuning
 from flowerpress.simulations.tuning.profile import Interaction, Profile
@@ -27,6 +24,7 @@ from flowerpress.simulations.tuning.tables import (
     profile_cells,
     significant,
 )
+from flowerpress.simulations.tuning.verified import VERIFY_COLUMNS, verify_cells
 
 __all__ = ["measured_line", "plan_name", "surroundings", "tables", "tiles"]
 
@@ -53,16 +51,16 @@ def tables(tuning: Tuning) -> list[str]:
             )
         )
     if tuning.runs:
-        rows = summarise(tuning.runs)
         sections.append(
             page.section(
                 "Training with the plan",
                 page.table(
-                    comparison_columns(rows), [comparison_cells(r) for r in rows], text=[0], name=0
+                    [column.title for column in VERIFY_COLUMNS],
+                    verify_cells(tuning.runs),
+                    text=[0],
+                    name=0,
                 ),
-                page.paragraph(
-                    f"{tuning.verified}. Downlink: none, so that only the uplink differs."
-                ),
+                page.paragraph(f"{tuning.verified}."),
             )
         )
     if tuning.front:
