@@ -106,3 +106,33 @@ def test_a_deadline_that_nobody_meets_ends_the_run_with_the_reason(tmp_path: Pat
     config = _config(tmp_path, links="same(rate=1k)", deadline=0.01)
     with pytest.raises(EngineError, match=r"all 4 clients .* missed the deadline of 0\.01 s"):
         run(config)
+
+
+def test_budgets_from_links_let_everyone_be_in_time(tmp_path: Path) -> None:
+    policy = tmp_path / "policy.toml"
+    budget = 'default = "stc"\n[budget]\ndeadline = 0.4\nrate = 16_000\nmenu = ["stc"]\n'
+    policy.write_text(budget)
+    links = tmp_path / "links.json"
+    links.write_text('{"uplink": [16e3, 64e3, 1e6, 1e6], "latency": 0.1}')
+    config = _config(tmp_path, links=str(links), deadline=0.5, uplink=str(policy))
+    records = read_run(run(config)).records
+    assert [r.missed for r in records] == [0] * 5
+    assert [len(r.left_out) for r in records] == [0] * 5
+    # Before a client has told its rate, it is taken for the one that the policy names.
+    # The fast ones have time for more than is of any use: two bits a parameter.
+    slow, fast = int(0.4 * 16_000 / 8), records[1].raw_bytes_up // 4 // 16
+    assert fast < 0.4 * 1e6 / 8
+    assert [r.target_bytes for r in records] == [None, (slow, slow)] + [(slow, fast)] * 3
+    assert all(
+        r.simulated_seconds is not None and 0.3 < r.simulated_seconds <= 0.5 for r in records[1:]
+    )
+    # One plan for all; what differs is how hard it is dialled.
+    assert [r.plan is not None for r in records] == [False, True, False, False, False]
+    assert set((records[1].plan or {}).values()) == {"stc"}
+    # The same with one budget that is the mean of theirs: the slow ones never get through.
+    mean = int(sum(0.4 * rate / 8 for rate in (16e3, 64e3, 1e6, 1e6)) / 4)
+    policy.write_text(f'default = "stc"\n[budget]\ntarget_bytes = {mean}\nmenu = ["stc"]\n')
+    late = read_run(run(config.model_copy(update={"out": tmp_path / "uniform"}))).records
+    assert [r.missed for r in late[1:]] == [2] * 4
+    assert {left.client for left in late[4].left_out} == {0, 1}
+    assert [r.target_bytes for r in late[1:]] == [(mean, mean)] * 4

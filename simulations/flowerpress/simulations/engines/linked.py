@@ -17,7 +17,8 @@ from flwr.app.message.message import make_message
 from flwr.common.constant import ErrorCode
 from flwr.serverapp import Grid
 
-from flowerpress.protos import Instruction
+from flowerpress.compression import WireError
+from flowerpress.protos import Instruction, Receipt
 from flowerpress.server import PassingGrid
 from flowerpress.simulations.links import Links
 
@@ -45,7 +46,7 @@ class RoundTimes:
 
 @dataclass(frozen=True)
 class _Sent:
-    """An instruction under way: its round, its client's partition, and the bytes of its blob."""
+    """An instruction under way: its round, its client's partition, and its bytes (blob, plan)."""
 
     round: int
     partition: int
@@ -119,14 +120,17 @@ class LinkedGrid(PassingGrid):
         partition = self._partitions.get(message.metadata.dst_node_id)
         if instruction is None or partition is None:
             return None
-        return _Sent(instruction.round, partition, _payload(message.content))
+        return _Sent(
+            instruction.round, partition, _payload(message.content) + len(instruction.plan)
+        )
 
     def _timed(self, reply: Message, sent: _Sent | None) -> Message:
         if sent is None:
             return reply
         times = self._rounds[sent.round]
-        up = _payload(reply.content) if reply.has_content() else 0
-        took = self._links[sent.partition].seconds(sent.size, up, trained=up > 0)
+        update = _payload(reply.content) if reply.has_content() else 0
+        up = update + (_measured(reply.content) if update else 0)
+        took = self._links[sent.partition].seconds(sent.size, up, trained=update > 0)
         # A client that was sent a whole model after all is on its second trip of the round.
         arrival = times.arrivals.pop(sent.partition, 0.0) + took
         if self._deadline is None or arrival <= self._deadline:
@@ -140,6 +144,14 @@ class LinkedGrid(PassingGrid):
         return make_message(
             reply.metadata, error=Error(ErrorCode.REPLY_MESSAGE_UNAVAILABLE, reason)
         )
+
+
+def _measured(content: RecordDict) -> int:
+    """Return the bytes of what a client measured for the next plan and sent with its update."""
+    try:
+        return len(Receipt.read(content).points)
+    except WireError:  # whoever reads the reply will say so
+        return 0
 
 
 def _payload(content: RecordDict) -> int:
