@@ -125,7 +125,8 @@ class RateControl:
             self._plan = self._policy.resolve(manifest)
         if self._plan is None:
             return
-        self._plan.check(manifest)
+        if not self._digest:
+            self._plan.plan(manifest)  # what clients could not use is refused before they are told
         if self._policy is not None:
             self._follow(model)
             self._factor = self._scheduled(server_round)
@@ -240,15 +241,17 @@ class RateControl:
                 error=policy.budget.error,
                 fixed=policy.fixed(manifest),
             )
+            shared = set(policy.open(manifest))
+            entries = tuple(
+                new if new.name in shared else old
+                for new, old in zip(plan.entries, first.entries, strict=True)
+            )
+            plan = replace(plan, entries=entries)
+            plan.plan(manifest)
         except FlowerpressError as error:
             log(WARNING, "flowerpress: the plan stays as it is: %s", error)
             return
-        shared = set(policy.open(manifest))
-        entries = tuple(
-            new if new.name in shared else old
-            for new, old in zip(plan.entries, first.entries, strict=True)
-        )
-        self._plan = replace(plan, entries=entries)
+        self._plan = plan
         self._solved = True
         log(INFO, "flowerpress: plan solved from what %d clients measured", len(points))
 

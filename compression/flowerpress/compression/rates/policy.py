@@ -191,6 +191,23 @@ class Policy(Preset):
                 )
             self.budget.check(manifest)
             first_matches([("weights", pattern) for pattern, _ in self.weights], shared)
+            self._check_scaled(manifest)
+
+    def _check_scaled(self, manifest: Manifest) -> None:
+        """Refuse a budget under which nothing says how the steps of tensors stand to each other."""
+        from flowerpress.compression.rates.allocated import needs_points
+        from flowerpress.compression.rates.dial import Dialled
+
+        target = self.target(manifest)
+        if self.budget is None or target is None:
+            return
+        shared = set(self.open(manifest))
+        entries = [self._entry(spec) for spec in manifest.specs if spec.is_float]
+        kept = [entry.codec for entry in entries if entry.name not in shared]
+        guesses = [entry.codec for entry in entries if entry.name in shared]
+        later = [self.budget.settings] if needs_points(self) else []
+        for others in (guesses, *later):
+            Dialled(tuple(preset(text) for text in dict.fromkeys((*kept, *others))), target)
 
     def fixed(self, manifest: Manifest) -> dict[str, str]:
         """Return the codec texts of all floating-point tensors that the budget leaves alone."""
