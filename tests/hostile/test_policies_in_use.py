@@ -26,7 +26,7 @@ from tests.flower.conftest import initial, make_app, run_strategy
 from tests.hostile.odd_policies import MODEL, Odd, attempt, good_plan, odd_plans, odd_policies
 
 FILES = 100
-COMMANDS = 12
+COMMANDS = 6
 MANIFEST = Manifest.of(initial())
 
 
@@ -119,7 +119,8 @@ def test_commands_leave_folders_as_they_are(
             said = command(*words)
             assert said.code == 2, (words, said.out, said.err)
             assert "Traceback" not in said.err
-            assert said.err.startswith("flowerpress: ")
+            # Behind lines of progress where a profile had to be measured first.
+            assert said.err.splitlines()[-1].startswith("flowerpress: ")
             assert len(said.err) < 4000
             assert stamps(out) == before
             assert sorted(tmp_path.iterdir()) == everything
