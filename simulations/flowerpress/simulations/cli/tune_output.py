@@ -94,7 +94,7 @@ def show(
     console.print(Text(visible(note), style="dim"))
     for each in skipped:
         console.print(Text(visible(f"Cut short: {each}"), style="yellow"))
-    console.print(where, soft_wrap=True, markup=False, highlight=False)
+    console.print(visible(where), soft_wrap=True, markup=False, highlight=False)
     console.print(f"Report:  {page}", soft_wrap=True, markup=False, highlight=False)
 
 

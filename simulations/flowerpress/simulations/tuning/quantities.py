@@ -33,7 +33,7 @@ def bits_per_second(text: str, what: str) -> float:
         ConfigError: not of that form, or zero; the message begins with ``what``.
     """
     match = re.fullmatch(_NUMBER + r"([kmg]?)(?:bit/s|bits/s|bps|b/s)?", text.strip().lower())
-    value = _value(match)
+    value = math.nan if "B" in text else _value(match)  # B: bytes
     if not 0 < value < 1e18:
         raise ConfigError(f"{what} {text}: is not a rate in bits a second such as 64k or 2M")
     return value

@@ -16,7 +16,7 @@ from flowerpress.compression.rates.solve import solve
 from flowerpress.simulations.tuning.profile import Profile
 from flowerpress.simulations.tuning.quantities import bits_per_second, byte_count
 
-__all__ = ["Predicted", "fixed_codecs", "predicted", "read_budget", "solve_profile"]
+__all__ = ["Predicted", "fixed_codecs", "predicted", "read_budget", "solve_profile", "target_bytes"]
 
 
 def read_budget(
@@ -102,12 +102,14 @@ def solve_profile(
     named = profile.by_tensor(weights) | dict(
         zip(profile.points.names, map(float, weights), strict=True)
     )
-    budget.check(profile.manifest)
+    target = target_bytes(profile, budget)
+    if target is not None:
+        BudgetSpec(target_bytes=target).check(profile.manifest)
     plan = solve(
         profile.manifest,
         profile.points,
         allocator=budget.allocator,
-        target_bytes=budget.target(profile.manifest),
+        target_bytes=target,
         max_nmse=budget.max_nmse,
         weights=named,
         fixed=fixed_codecs(list(profile.sizes), fix),
@@ -120,6 +122,21 @@ def solve_profile(
         for entry in plan.entries
     )
     return replace(plan, entries=tuple(entries))
+
+
+def target_bytes(profile: Profile, budget: BudgetSpec) -> int | None:
+    """Return the bytes of a whole message; None where the budget is one of error.
+
+    Of a deadline no more than the finest settings of the menu take: whoever has time to spare need
+    not fill it.
+    """
+    if budget.deadline is None:
+        return budget.target(profile.manifest)
+    sizes = profile.points.bytes
+    finest = np.where(np.isfinite(sizes), sizes, 0.0).max(axis=1).sum()
+    recipes = 32 * len(profile.points.names)
+    most = least_bytes(profile.manifest) + recipes + int(finest)
+    return min(int(budget.deadline * (budget.rate or 0.0) / 8), most)
 
 
 @dataclass(frozen=True)

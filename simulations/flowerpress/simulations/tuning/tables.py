@@ -195,7 +195,9 @@ def bytes_saved(points: Sequence[FrontPoint], name: str, than: str = "uniform") 
     None where there are none.
     """
     own = sorted(
-        {(point.weighted, point.bytes) for point in points if point.allocator == name},
+        (point.weighted, point.bytes)
+        for point in points
+        if point.allocator == name and point.weighted > 0
     )
     errors = np.array([error for error, _ in own])
     sizes = np.array([size for _, size in own])
@@ -203,10 +205,7 @@ def bytes_saved(points: Sequence[FrontPoint], name: str, than: str = "uniform") 
         float(np.interp(np.log(point.weighted), np.log(errors), np.log(sizes)))
         - float(np.log(point.bytes))
         for point in points
-        if point.allocator == than
-        and errors.size > 1
-        and errors[0] > 0
-        and errors[0] <= point.weighted <= errors[-1]
+        if point.allocator == than and errors.size > 1 and errors[0] <= point.weighted <= errors[-1]
     ]
     return 1.0 - float(np.exp(np.mean(ratios))) if ratios else None
 

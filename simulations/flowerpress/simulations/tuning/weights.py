@@ -35,7 +35,8 @@ def normalised(measured: NDArray[np.float64], energies: NDArray[np.float64]) -> 
     mean = float(np.dot(values, own) / total) if total > 0 else float(values[known].mean())
     if mean <= 0.0:  # only tensors that did not move are sensitive
         return np.ones(len(measured))
-    return np.where(known, np.clip(values / mean, FLOOR, CEILING), 1.0)
+    with np.errstate(over="ignore"):
+        return np.where(known, np.clip(values / mean, FLOOR, CEILING), 1.0)
 
 
 def slopes(changes: NDArray[np.float64], errors: NDArray[np.float64]) -> NDArray[np.float64]:
