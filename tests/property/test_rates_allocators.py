@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from flowerpress.compression import ConfigError, UnknownNameError
-from flowerpress.compression.kernels.allocate import program
+from flowerpress.compression.kernels.allocate import exchange, fill, program
 from flowerpress.compression.rates.dynamic_program import dynamic_program, losses
 from flowerpress.compression.rates.heuristics import by_size, uniform
 from flowerpress.compression.rates.hull import lower_hulls, total
@@ -303,6 +303,33 @@ def test_nothing_to_allocate() -> None:
     none = Points((), ("x",), np.zeros((0, 1)), np.zeros((0, 1)), np.zeros(0), np.zeros(0, int))
     for allocator in ALLOCATORS:
         assert allocate(none, allocator, target_bytes=1.0).size == 0
+
+
+def test_several_small_tensors_pay_for_a_large_one() -> None:
+    # Each small one's step gains more for its bytes than the large one's; all of them together do
+    # not leave enough for it, and are worth less.
+    costs = np.array([[0.0, 100.0], *([[0.0, 30.0]] * 3)])
+    errors = np.array([[100.0, 0.0], *([[32.0, 0.0]] * 3)])
+    assert spend(costs, errors, 100.0, "bytes").tolist() == [1, 0, 0, 0]
+    assert spend(costs, errors, 99.0, "bytes").tolist() == [0, 1, 1, 1]
+    assert spend(costs, errors, 130.0, "bytes").tolist() in (
+        [1, 1, 0, 0],
+        [1, 0, 1, 0],
+        [1, 0, 0, 1],
+    )
+
+
+@QUICK
+@given(points(most=5, menu=4), st.floats(0, 1))
+def test_exchanges_keep_to_the_budget_and_only_help(own: Points, share: float) -> None:
+    budget = budget_within(own.bytes, share)
+    choice = lower_hulls(own.bytes, own.errors).cheapest()
+    left = fill(own.bytes, own.errors, choice, budget - total(own.bytes, choice))
+    before = total(own.errors, choice)
+    rest = exchange(own.bytes, own.errors, choice, left)
+    assert rest == pytest.approx(budget - total(own.bytes, choice), abs=1e-6 * budget)
+    assert total(own.bytes, choice) <= budget * (1 + 1e-9)
+    assert total(own.errors, choice) <= before * (1 + 1e-12)
 
 
 def test_left_over_bytes_are_spent_on_points_above_the_hull() -> None:

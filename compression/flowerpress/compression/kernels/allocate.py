@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from flowerpress.compression.kernels.jit import jit
 
-__all__ = ["fill", "hulls", "program"]
+__all__ = ["exchange", "fill", "hulls", "program"]
 
 
 @jit
@@ -107,6 +107,74 @@ def fill(
             choice[i] = best[i]
             left -= price
         best[i], rate[i] = _best_step(costs[i], values[i], choice[i], left)
+
+
+@jit
+def _pay(
+    costs: NDArray[np.float64],
+    values: NDArray[np.float64],
+    choice: NDArray[np.int64],
+    due: float,
+    kept: int,
+) -> float:
+    """Take cheaper columns in all rows but ``kept`` until ``due`` is saved; return what is not.
+
+    Whichever saves most for what it adds to the value comes first.
+    """
+    t, s = costs.shape
+    while due > 0:
+        up, to = -1, -1
+        most = 0.0
+        for k in range(t):
+            if k == kept:
+                continue
+            for m in range(s):
+                saved = costs[k, choice[k]] - costs[k, m]
+                if not saved > 0:
+                    continue
+                lost = values[k, m] - values[k, choice[k]]
+                rate = min(saved, due) / lost if lost > 0 else np.inf
+                if rate > most:
+                    up, to, most = k, m, rate
+        if up < 0:
+            return due
+        due -= costs[up, choice[up]] - costs[up, to]
+        choice[up] = to
+    return due
+
+
+@jit
+def exchange(
+    costs: NDArray[np.float64],
+    values: NDArray[np.float64],
+    choice: NDArray[np.int64],
+    left: float,
+) -> float:
+    """Improve ``choice`` in place by steps that do not fit, where other rows can pay for them.
+
+    Tries every better column of every row once; what is left then is spent by ``fill``. Returns
+    the rest of the budget.
+    """
+    t, s = costs.shape
+    for i in range(t):
+        for j in range(s):
+            if not values[i, j] < values[i, choice[i]]:
+                continue
+            trial = choice.copy()
+            trial[i] = j
+            due = costs[i, j] - costs[i, choice[i]] - left
+            if due > 0:
+                due = _pay(costs, values, trial, due, i)
+            if due > 0:
+                continue
+            rest = fill(costs, values, trial, -due)
+            change = 0.0
+            for k in range(t):
+                change += values[k, trial[k]] - values[k, choice[k]]
+            if change < 0:
+                choice[:] = trial
+                left = rest
+    return left
 
 
 @jit

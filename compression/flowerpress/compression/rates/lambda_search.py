@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flowerpress.compression.errors import ConfigError
-from flowerpress.compression.kernels.allocate import fill
+from flowerpress.compression.kernels.allocate import exchange, fill
 from flowerpress.compression.rates.hull import (
     Choice,
     Weights,
@@ -18,6 +18,9 @@ from flowerpress.compression.rates.hull import (
 from flowerpress.compression.rates.points import Points
 
 __all__ = ["lambda_search", "spend"]
+
+_FEW = 600  # points: with many, a step is small beside the whole, and exchanges gain nothing
+_SWEEPS = 3
 
 
 def lambda_search(
@@ -33,8 +36,9 @@ def lambda_search(
     where a byte more would gain less; lowering the price moves one tensor at a time by one vertex
     (Shoham and Gersho, IEEE Trans. ASSP 1988). What is left of the budget at the end, less than
     one such step, is spent on single steps that fit, also to points above the hulls. The sum is
-    therefore within one step of the best that there is. It is no worse either than that of any one
-    setting for all.
+    therefore within one step of the best that there is, and no worse than that of any one setting
+    for all. Where tensors are so few that a step is much, each step that does not fit is tried,
+    too, with the others paying for it.
 
     Args:
         points: what settings cost.
@@ -82,11 +86,23 @@ def spend(
     if (sums <= budget).any():
         same = int(np.where(sums <= budget, values.sum(axis=0), np.inf).argmin())
         found.append(np.full(len(costs), same))
+    costs, values = np.ascontiguousarray(costs), np.ascontiguousarray(values)
     for choice in found:
-        fill(
-            np.ascontiguousarray(costs),
-            np.ascontiguousarray(values),
-            choice,
-            budget - total(costs, choice),
-        )
+        _improve(costs, values, choice, budget)
     return min(found, key=lambda choice: total(values, choice))
+
+
+def _improve(
+    costs: NDArray[np.float64], values: NDArray[np.float64], choice: Choice, budget: float
+) -> None:
+    """Spend what is left, in place; where tensors are few, try steps that others must pay for."""
+    fill(costs, values, choice, budget - total(costs, choice))
+    if costs.size > _FEW:
+        return
+    for _ in range(_SWEEPS):
+        before = choice.copy()
+        exchange(costs, values, choice, budget - total(costs, choice))
+        # A change in the last bits is none.
+        if total(costs, choice) > budget or total(values, choice) >= total(values, before):
+            choice[:] = before
+            return
