@@ -77,7 +77,7 @@ def test_a_policy_that_starts_from_a_plan() -> None:
     policy = choose(FOLDER / "from_a_plan.toml")
     assert isinstance(policy, Policy)
     assert policy.base == choose(FOLDER / "plan.json")
-    assert policy.target(MODEL) == 80_000
+    assert policy.budget == BudgetSpec(deadline=10.0, rate=64_000.0)
     texts = policy.resolve(MODEL).texts
     assert texts["fc1.weight"] == "int8"
     assert texts["conv2.weight"] == "rd(relative=2,scope=tensor)"

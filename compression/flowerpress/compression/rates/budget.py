@@ -83,6 +83,9 @@ class BudgetSpec:
     def target(self, manifest: Manifest, rate: float | None = None) -> int | None:
         """Return the bytes of a whole message; None where the budget is one of error.
 
+        A fast link is no reason to send more than helps: a deadline gives at most a sixteenth of
+        the uncompressed model beside what an empty message takes.
+
         Args:
             manifest: the model, for ``target_ratio``.
             rate: bits a second that a client has measured, for ``deadline``; None: the budget's.
@@ -96,7 +99,7 @@ class BudgetSpec:
             return int(manifest.nbytes / self.target_ratio)
         if self.deadline is not None:
             # Beyond two bits an element there is nothing left to be gained.
-            most = manifest.nbytes // 16
+            most = least_bytes(manifest) + manifest.nbytes // 16
             return min(int(self.deadline * (rate or self.rate or 0.0) / 8), most)
         return self.target_bytes
 
