@@ -33,7 +33,7 @@ POLICIES = {
     "dp": 'allocator = "dp"\nerror = "norm"',
     "lambda": 'allocator = "lambda"',
 }
-SETTINGS = ("rounds=8", "clients=5", "training.max_samples=300", "evaluate_every=8", "threads=1")
+SETTINGS = ("rounds=6", "clients=4", "training.max_samples=200", "evaluate_every=6", "threads=1")
 _PROFILE_SEED = 100
 
 
@@ -59,7 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--budgets", default=",".join(map(str, BUDGETS)), help="bytes")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--workers", type=int, default=1)
-    parser.add_argument("--tuned", default="none,fisher", help="sensitivities of the tuner's plans")
+    parser.add_argument("--tuned", default="fisher", help="sensitivities of the tuner's plans")
     parser.add_argument("--menu", default="rd", help="of the policies and the tuner")
     parser.add_argument("--profile-seconds", type=int, default=120)
     parser.add_argument("--out", type=Path, required=True)
