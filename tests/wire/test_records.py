@@ -26,8 +26,16 @@ INSTRUCTION = Instruction(
     uplink="stc(density=0.01)",
     carrier="message",
     seed=2**62,
+    plan_digest=bytes(8),
+    plan=b"plan",
+    target_bytes=2**40,
+    settings=("int8", "topk(density=0.1)"),
+    tensors=(0, 7),
+    split=2**33,
 )
-RECEIPT = Receipt(Status.REFUSED, 2, b"digest", "EncodeError", "w", "tensor 'w': NaN")
+RECEIPT = Receipt(
+    Status.REFUSED, 2, b"digest", "EncodeError", "w", "tensor 'w': NaN", bytes(8), 64e3, b"points"
+)
 
 
 def holding(**fields: Any) -> RecordDict:
@@ -60,7 +68,7 @@ def test_a_side_without_flowerpress() -> None:
         ({"flowerpress/2": b""}, FormatError, "the other side speaks another version"),
         ({"flowerpress/1": "text"}, FormatError, "the other side speaks another version"),
         ({"flowerpress/1": b"\xff\xff"}, FormatError, "not a protobuf message"),
-        ({"flowerpress/1": bytes(20_000)}, LimitError, "20000 bytes, at most 16384"),
+        ({"flowerpress/1": bytes(1_100_000)}, LimitError, "1100000 bytes, at most 1048576"),
     ],
 )
 @pytest.mark.parametrize("kind", [Instruction, Receipt])
