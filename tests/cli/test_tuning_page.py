@@ -26,7 +26,7 @@ def blocks() -> Iterator[tuple[str, str, str]]:
     """Yield (language, name of the file that it shall be saved as, text) of every block."""
     for found in BLOCK.finditer(PAGE):
         before = PAGE[: found.start()].rstrip().rpartition("\n\n")[2]
-        named = re.findall(r"[Ss]ave this(?: one)? as\s+`([\w.]+)`", before)
+        named = re.findall(r"[Ss]ave\s+this(?:\s+one)?\s+as\s+`([\w.]+)`", before)
         yield found[1], named[-1] if named else "", found[2]
 
 
@@ -45,7 +45,7 @@ def followed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, 
                 exec(text, names)  # noqa: S102
                 assert names["strategy"].uplink == "tuning/plan.json"
             else:
-                for line in text.strip().splitlines():
+                for line in text.replace("\\\n", " ").strip().splitlines():
                     program, *words = shlex.split(line)
                     assert program == "flowerpress"
                     said[line] = command(*words, columns=120)
