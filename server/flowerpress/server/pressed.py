@@ -353,7 +353,10 @@ class Pressed(Strategy):
             **vars(terms),
         ).write(content)
         self.meter.of(self._round.number).downlink.record(
-            node, len(parcel.blob), broadcast.manifest.nbytes, parcel.by_tensor
+            node,
+            len(parcel.blob) + terms.nbytes,
+            broadcast.manifest.nbytes,
+            parcel.by_tensor,
         )
         message.content = content
         self._round.messages[node] = message

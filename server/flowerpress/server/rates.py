@@ -49,6 +49,11 @@ class Terms:
     tensors: tuple[int, ...] = ()
     split: int = 0
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the plan, and of the settings to be measured."""
+        return len(self.plan) + sum(len(text) + 2 for text in self.settings)
+
 
 @dataclass
 class _Known:
