@@ -132,6 +132,32 @@ def test_a_schedule_moves_the_budget_and_not_the_sum(start: Start) -> None:
     assert abs(sum(targets) - 5 * 1200) <= 5
 
 
+def test_a_schedule_without_a_budget_moves_densities(start: Start) -> None:
+    seen: list[dict[str, str] | None] = []
+    policy = (
+        'default = "topk(density=0.1)"\nvectors = "fp16"\n'
+        '[schedule]\nkind = "cubic"\nstart = 4.0\nend = 1.0\n'
+    )
+    strategy = pressed(Policy.from_toml(policy))
+
+    def watch(message: Message, context: Context, call_next: ClientAppCallable) -> Message:
+        if message.metadata.message_type.startswith("train"):
+            seen.append(strategy.plan_in_force)
+        return call_next(message, context)
+
+    start(strategy, [watch, press()], rounds=4)
+    assert not strategy.rejections
+    texts = [plan["fc.weight"] for plan in seen[::4] if plan]
+    # 1 + 3 (1 - (t - 1) / 3)^3, a tenth of the entries being 1
+    assert texts == [
+        "topk(density=0.4)",
+        "topk(density=0.188889)",
+        "topk(density=0.111111)",
+        "topk(density=0.1)",
+    ]
+    assert all(plan and plan["fc.bias"] == "fp16" for plan in seen)
+
+
 def test_accordion_is_gentle_while_the_model_moves_fast(start: Start) -> None:
     seen = Seen()
     policy = (

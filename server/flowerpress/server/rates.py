@@ -21,6 +21,7 @@ from flowerpress.compression import FlowerpressError, Manifest, Preset, TensorSp
 from flowerpress.compression.rates.allocated import block_counts, needs_points
 from flowerpress.compression.rates.blocks import blocked
 from flowerpress.compression.rates.budget import least_bytes
+from flowerpress.compression.rates.dial import harder_text
 from flowerpress.compression.rates.plan import RatePlan
 from flowerpress.compression.rates.points import Points, median
 from flowerpress.compression.rates.policy import Policy
@@ -135,7 +136,10 @@ class RateControl:
         if self._policy is not None:
             self._follow(model)
             self._factor = self._scheduled(server_round)
-            self._solve(manifest)
+            if self._policy.budget is None:
+                self._scale(self._policy.resolve(manifest))
+            else:
+                self._solve(manifest)
         digest = plan_digest(self._plan)
         self._plans.pop(digest, None)
         self._plans[digest] = self._plan
@@ -226,6 +230,19 @@ class RateControl:
             return node in self._solving.asked
         self._solving.asked.add(node)
         return True
+
+    def _scale(self, plan: RatePlan) -> None:
+        """Without a budget, a schedule is about the plan's own steps and densities."""
+        factor = 1 / self._factor
+        entries = (
+            replace(
+                entry,
+                codec=harder_text(entry.codec, factor),
+                groups=tuple(harder_text(text, factor) for text in entry.groups),
+            )
+            for entry in plan.entries
+        )
+        self._plan = plan if factor == 1 else replace(plan, entries=tuple(entries))
 
     def _solve(self, manifest: Manifest) -> None:
         """Replace the plan by what the last measurements say; keep it where they say nothing."""

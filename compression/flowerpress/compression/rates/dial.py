@@ -14,15 +14,16 @@ from flowerpress.compression.codec import Context
 from flowerpress.compression.errors import ConfigError
 from flowerpress.compression.moments import squares
 from flowerpress.compression.plan import Coded, Joint
-from flowerpress.compression.presets import Preset
+from flowerpress.compression.presets import Preset, preset
 from flowerpress.compression.presets.ratedistortion import RateDistortionBudget
 from flowerpress.compression.rates.alike import alike_plan
 from flowerpress.compression.rates.blocks import joined
 from flowerpress.compression.rates.message import message_bytes
 from flowerpress.compression.rd.control import Budget, Controlled
 from flowerpress.compression.spec import Manifest, TensorSpec
+from flowerpress.compression.spelling import parse_call
 
-__all__ = ["Dialled", "harder", "is_dialled"]
+__all__ = ["Dialled", "harder", "harder_text", "is_dialled"]
 
 _MOST_PASSES = 14
 _TOLERANCE = 0.006  # of a budget: what is over it is of no use
@@ -168,6 +169,22 @@ def harder(choice: Preset, factor: float) -> Preset:
     assert density is not None
     fields: dict[str, Any] = {"density": min(1.0, max(density / factor, 1e-12))}
     return dataclasses.replace(choice, **fields)  # type: ignore[type-var]
+
+
+def harder_text(text: str, factor: float) -> str:
+    """Return ``harder`` of the codec that ``text`` names, as text again."""
+    choice = preset(text)
+    scaled = harder(choice, factor)
+    if scaled == choice:
+        return text
+    fields = dataclasses.fields(scaled)  # type: ignore[arg-type]
+    values = ((field, getattr(scaled, field.name)) for field in fields)
+    said = (f"{f.name}={_written(value)}" for f, value in values if value != f.default)
+    return f"{parse_call(text)[0]}({','.join(said)})"
+
+
+def _written(value: object) -> str:
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
 def _density(choice: Preset) -> float | None:
