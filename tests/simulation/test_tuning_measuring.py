@@ -16,7 +16,6 @@ from torch.nn import functional
 
 from flowerpress.compression import ConfigError, Manifest, TensorSpec, UnknownNameError
 from flowerpress.compression.rates.menu import MENUS
-from flowerpress.simulations.engines.errors import EngineError
 from flowerpress.simulations.loaded import load
 from flowerpress.simulations.tuning.class_weights import example_weights, read_class_weights
 from flowerpress.simulations.tuning.fisher import Fisher
@@ -25,6 +24,7 @@ from flowerpress.simulations.tuning.menus import read_menu, split_codecs, spread
 from flowerpress.simulations.tuning.parts import Part, groups_of, parts_named, parts_of
 from flowerpress.simulations.tuning.profile import Profile
 from flowerpress.simulations.tuning.profiling import Profiling, Wanted
+from flowerpress.simulations.tuning.stages import NothingMeasuredError
 from flowerpress.simulations.tuning.time_budget import TimeBudget
 from flowerpress.simulations.tuning.updates import Federation, moved
 from flowerpress.simulations.tuning.weights import CEILING, FLOOR, normalised, slopes
@@ -378,7 +378,7 @@ def test_ctrl_c_keeps_what_there_is(stage: str) -> None:
 
     measuring = Profiling(config(), Wanted(TEXT, examples=9), tell=tell)
     if stage == "menu":
-        with pytest.raises(EngineError, match="stopped before"):
+        with pytest.raises(NothingMeasuredError, match="stopped before"):
             measuring.run()
         return
     profile = measuring.run()
@@ -399,7 +399,7 @@ def test_stopping_at_once_is_an_error() -> None:
     def tell(name: str, done: int, total: int) -> None:
         raise KeyboardInterrupt
 
-    with pytest.raises(EngineError, match="stopped before anything"):
+    with pytest.raises(NothingMeasuredError, match="stopped before anything"):
         Profiling(config(), Wanted(TEXT), tell=tell).run()
 
 

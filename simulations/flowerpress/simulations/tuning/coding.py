@@ -9,9 +9,8 @@ import numpy as np
 from flowerpress.compression import Manifest
 from flowerpress.compression.rates.menu import measure
 from flowerpress.compression.rates.points import Points, mean
-from flowerpress.simulations.engines.errors import EngineError
 from flowerpress.simulations.tuning.menus import spread_order
-from flowerpress.simulations.tuning.stages import Stages
+from flowerpress.simulations.tuning.stages import NothingMeasuredError, Stages
 from flowerpress.simulations.tuning.updates import Update
 
 __all__ = ["Coding"]
@@ -43,7 +42,7 @@ class Coding:
         """Return the points of the first update; of a part of the settings if time is short.
 
         Raises:
-            EngineError: stopped before there were any.
+            NothingMeasuredError: stopped before there were any.
         """
         found: list[int] = []
         parts: list[Points] = []
@@ -58,7 +57,7 @@ class Coding:
         chunks = [order[at : at + size] for at in range(0, len(order), size)]
         self._stages.each("", chunks, some, until=until, always=1)
         if not parts:
-            raise EngineError("stopped before anything was measured")
+            raise NothingMeasuredError
         if len(found) < len(order):
             left = [text for at, text in enumerate(settings) if at not in found]
             self._stages.skipped.append(

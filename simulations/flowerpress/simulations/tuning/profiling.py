@@ -23,7 +23,6 @@ from flowerpress.compression.errors import ConfigError, UnknownNameError
 from flowerpress.compression.grouped import MOST_GROUPS
 from flowerpress.compression.rates.points import Points
 from flowerpress.simulations.config import SimulationConfig
-from flowerpress.simulations.engines.errors import EngineError
 from flowerpress.simulations.loaded import load
 from flowerpress.simulations.tuning.class_weights import example_weights, read_class_weights
 from flowerpress.simulations.tuning.coding import Coding
@@ -31,7 +30,7 @@ from flowerpress.simulations.tuning.fisher import Fisher
 from flowerpress.simulations.tuning.menus import read_menu
 from flowerpress.simulations.tuning.parts import groups_of, parts_of
 from flowerpress.simulations.tuning.profile import Profile
-from flowerpress.simulations.tuning.stages import Stages, Tell
+from flowerpress.simulations.tuning.stages import NothingMeasuredError, Stages, Tell
 from flowerpress.simulations.tuning.surroundings import versions
 from flowerpress.simulations.tuning.time_budget import TimeBudget
 from flowerpress.simulations.tuning.trials import Trials
@@ -118,7 +117,7 @@ class Profiling:
         """Measure and return the profile.
 
         Raises:
-            EngineError: stopped before there was anything to keep.
+            NothingMeasuredError: stopped before there was anything to keep.
             ConfigError: training diverged.
         """
         wants_fisher = self.wanted.sensitivity in ("fisher", "both")
@@ -155,7 +154,7 @@ class Profiling:
 
         done = self._stages.each("training", steps, one, until=_TRAINING, always=1)
         if not done:
-            raise EngineError("stopped before anything was measured")
+            raise NothingMeasuredError
         if done < len(steps):
             self._stages.skipped.append(
                 f"training: {done} of {len(steps)} times that a client was to train"

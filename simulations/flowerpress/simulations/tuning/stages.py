@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TypeVar
 
+from flowerpress.simulations.engines.errors import StoppedError
 from flowerpress.simulations.tuning.time_budget import TimeBudget
 
-__all__ = ["Stages", "Tell"]
+__all__ = ["NothingMeasuredError", "Stages", "Tell"]
 
 T = TypeVar("T")
 Tell = Callable[[str, int, int], None]
 """Called with a stage's name, its steps done, and all of its steps."""
+
+
+class NothingMeasuredError(StoppedError):
+    """The user stopped a measurement (Ctrl-C) before there was anything to keep."""
+
+    def __init__(self) -> None:
+        super().__init__(Path())
+        self.args = ("stopped before anything was measured",)
 
 
 class Stages:
