@@ -171,8 +171,8 @@ def good_plan(manifest: Manifest) -> RatePlan:
     return Policy.from_toml(policy).resolve(manifest)
 
 
-def attempt(odd: Odd, manifest: Manifest = MODEL) -> RatePlan | str:
-    """Return the plan that a file gives a model, or the message with which it is refused.
+def attempt(odd: Odd, manifest: Manifest = MODEL) -> Policy | RatePlan | str:
+    """Return what a file says of a model, or the message with which it is refused.
 
     Raises:
         AssertionError: a message without a place, or longer than anybody reads; something that is
@@ -181,10 +181,8 @@ def attempt(odd: Odd, manifest: Manifest = MODEL) -> RatePlan | str:
     start = time.monotonic()
     where = f"odd.{'toml' if odd.kind == 'policy' else 'json'}"
     try:
-        plan = (
-            _policy(odd.text, where, manifest) if odd.kind == "policy" else _plan(odd.text, where)
-        )
-        assert len(plan.plan(manifest).codecs) == len(manifest)
+        found = _policy(odd.text, where) if odd.kind == "policy" else _plan(odd.text, where)
+        assert len(found.plan(manifest).codecs) == len(manifest)
     except ConfigError as error:
         said = str(error)
         assert len(said) <= LONGEST_MESSAGE, f"{len(said)} characters: {said[:200]}"
@@ -193,13 +191,13 @@ def attempt(odd: Odd, manifest: Manifest = MODEL) -> RatePlan | str:
         return said
     finally:
         assert time.monotonic() - start < SLOWEST
-    return plan
+    return found
 
 
-def _policy(text: str, where: str, manifest: Manifest) -> RatePlan:
+def _policy(text: str, where: str) -> Policy:
     policy = Policy.from_toml(text, where)
     assert Policy.from_toml(policy.to_toml()) == policy
-    return policy.resolve(manifest)
+    return policy
 
 
 def _plan(text: str, where: str) -> RatePlan:

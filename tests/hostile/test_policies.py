@@ -58,16 +58,17 @@ def update(manifest: Manifest, seed: int = 0) -> dict[str, np.ndarray]:
     }
 
 
-def use(plan: RatePlan) -> bool:
-    """Code an update with a plan that was accepted; tell whether its budget allows it."""
+def use(choice: Policy | RatePlan) -> bool:
+    """Code an update with what was accepted; tell whether its budget allows it."""
     tensors = update(MODEL)
+    target = choice.target(MODEL) if isinstance(choice, Policy) else choice.target_bytes
     try:
-        frames, _ = encode_frames(MODEL, plan.plan(MODEL), tensors, np.random.default_rng(1))
+        frames, _ = encode_frames(MODEL, choice.plan(MODEL), tensors, np.random.default_rng(1))
     except ConfigError:
         return False  # a budget that an update exceeds even at the hardest
-    if plan.target_bytes is not None:
+    if target is not None:
         coded = [Coded(frame.codec, bytes(frame.body)) for frame in frames]
-        assert message_bytes(coded) <= plan.target_bytes
+        assert message_bytes(coded) <= target
     decoded = dict(decode_frames(MODEL, frames))
     assert len(decoded) == len(MODEL)
     for index, spec in enumerate(MODEL.specs):
@@ -80,7 +81,7 @@ def use(plan: RatePlan) -> bool:
 
 @pytest.mark.parametrize("kind", [odd_policies, odd_plans])
 def test_each_is_refused_in_words_or_round_trips_and_works(kind: type) -> None:
-    used: dict[RatePlan, None] = {}
+    used: dict[Policy | RatePlan, None] = {}
     refused: Counter[str] = Counter()
     for odd in islice(kind(1), COUNT):
         found = attempt(odd)
@@ -162,6 +163,7 @@ def crafted() -> Iterator[tuple[str, Odd, str]]:
             ),
             "",
         ),
+        "a menu twice": (changed(menu=["int8", "int8"]), "'int8' is twice in the menu"),
         "nothing allowed": (changed(budget={"target_bytes": 0}), "must be a positive integer"),
         "true bytes": (changed(budget={"target_bytes": True}), "must be a positive integer"),
     }

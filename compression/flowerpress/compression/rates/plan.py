@@ -85,6 +85,8 @@ class RatePlan(Preset):
         self._choices  # noqa: B018 - whatever codec text is wrong is refused now
         for text in self.menu:
             preset(text)
+            if self.menu.count(text) > 1:
+                raise ConfigError(f"{text!r} is twice in the menu")
 
     @cached_property
     def _choices(self) -> dict[str, Preset]:
