@@ -322,5 +322,5 @@ def test_ctrl_c_keeps_what_was_measured(tmp_path: Path) -> None:
     out, err = process.communicate(timeout=60)
     assert process.returncode == 130, err
     assert "Traceback" not in err
-    assert "Cut short: what came after Ctrl-C" in out
+    assert "cut short: what came after Ctrl-C" in out
     assert Profile.read(tmp_path / "p.json").points.names == ("weight", "bias")

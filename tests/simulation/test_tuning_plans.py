@@ -23,6 +23,7 @@ from flowerpress.simulations.tuning.profile import Profile
 from flowerpress.simulations.tuning.quantities import bits_per_second, byte_count
 from flowerpress.simulations.tuning.report import write_report
 from flowerpress.simulations.tuning.solving import (
+    exhausted,
     fixed_codecs,
     predicted,
     read_budget,
@@ -32,6 +33,7 @@ from flowerpress.simulations.tuning.solving import (
 from flowerpress.simulations.tuning.tables import (
     PLAN_COLUMNS,
     bytes_saved,
+    exhausted_note,
     front_cells,
     plan_cells,
     plan_table,
@@ -166,6 +168,19 @@ def test_sensitivity_moves_bytes_to_where_errors_matter() -> None:
     assert own is not None
     assert other is not None
     assert own < other
+
+
+def test_a_menu_that_ends_too_early_is_noticed() -> None:
+    profile = made_profile((400, 40))
+    errors = profile.points.errors.copy()
+    errors[0, -1] = 0.1
+    points = dataclasses.replace(profile.points, errors=errors)
+    profile = dataclasses.replace(profile, points=points)
+    plenty = solve_profile(profile, BudgetSpec(target_bytes=5000))
+    assert exhausted(profile, plenty) == ["layer0.weight"]
+    assert "layer0.weight" in exhausted_note(["layer0.weight"])
+    assert exhausted(profile, solve_profile(profile, BudgetSpec(target_bytes=300))) == []
+    assert exhausted(profile, solve_profile(profile, BudgetSpec(max_nmse=0.2))) == []
 
 
 def test_fixed_tensors_keep_their_codec_and_take_their_bytes() -> None:

@@ -116,7 +116,8 @@ def profile(
         found = measuring.run(command_line())
     write(out, found.to_json())
     folder = folder_of(out.parent).having("profile", out, found.command)
-    show(folder, profile_table(found), measured_line(found), found.skipped, f"Profile: {out}")
+    cut = tuple(f"cut short: {each}" for each in found.skipped)
+    show(folder, profile_table(found), measured_line(found), cut, f"Profile: {out}")
     if budget.stopped:
         raise typer.Exit(130)
 
@@ -158,8 +159,13 @@ def solve(
     Example: flowerpress tune solve profile.json --bandwidth 64k --deadline 10 -o plan.json
     """
     from flowerpress.simulations.tuning.profile import Profile
-    from flowerpress.simulations.tuning.solving import predicted, read_budget, solve_profile
-    from flowerpress.simulations.tuning.tables import plan_note, plan_table
+    from flowerpress.simulations.tuning.solving import (
+        exhausted,
+        predicted,
+        read_budget,
+        solve_profile,
+    )
+    from flowerpress.simulations.tuning.tables import exhausted_note, plan_note, plan_table
 
     budget = read_budget(
         target_bytes=target_bytes,
@@ -179,7 +185,8 @@ def solve(
     folder = folder_of(out.parent).having("profile", file, found.command)
     folder = folder.having("plan", out, command_line(), sensitivity=sensitivity)
     note = plan_note(plan, found.manifest.nbytes, expected, sensitivity)
-    show(folder, plan_table(plan, found.sizes, expected), note, (), f"Plan:    {out}")
+    warnings = tuple(exhausted_note(names) for names in [exhausted(found, plan)] if names)
+    show(folder, plan_table(plan, found.sizes, expected), note, warnings, f"Plan:    {out}")
 
 
 def curve(

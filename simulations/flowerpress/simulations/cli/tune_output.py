@@ -78,7 +78,7 @@ def folder_of(path: Path) -> TuningFolder:
 
 
 def show(
-    folder: TuningFolder, table: RenderableType, note: str, skipped: tuple[str, ...], where: str
+    folder: TuningFolder, table: RenderableType, note: str, warnings: tuple[str, ...], where: str
 ) -> None:
     """Write index, pictures and report of a folder; print a table and where things are."""
     from rich.console import Console
@@ -92,8 +92,8 @@ def show(
     console = Console()
     console.print(table)
     console.print(Text(visible(note), style="dim"))
-    for each in skipped:
-        console.print(Text(visible(f"Cut short: {each}"), style="yellow"))
+    for each in warnings:
+        console.print(Text(visible(f"Note: {each}."), style="yellow"))
     console.print(visible(where), soft_wrap=True, markup=False, highlight=False)
     console.print(f"Report:  {page}", soft_wrap=True, markup=False, highlight=False)
 

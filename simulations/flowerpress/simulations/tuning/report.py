@@ -14,6 +14,8 @@ from flowerpress.simulations.tuning.folder import TuningFolder, write_text
 from flowerpress.simulations.tuning.gathered import Tuning, gathered
 from flowerpress.simulations.tuning.pictures import curves_figure, front_figure, tensors_figure
 from flowerpress.simulations.tuning.sections import plan_name, surroundings, tables, tiles
+from flowerpress.simulations.tuning.solving import exhausted
+from flowerpress.simulations.tuning.tables import exhausted_note
 
 __all__ = ["write_report"]
 
@@ -80,6 +82,9 @@ def _warnings(tuning: Tuning) -> list[str]:
     if expected is not None and expected.unknown:
         names = ", ".join(expected.unknown[:5])
         notes.append(f"Of {names} the profile does not know what the plan's codec loses.")
+    if tuning.profile is not None and tuning.plan is not None:
+        finest = exhausted(tuning.profile, tuning.plan)
+        notes += [f"{exhausted_note(finest)}."] if finest else []
     return notes
 
 

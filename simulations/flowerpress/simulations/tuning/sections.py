@@ -173,7 +173,9 @@ def measured_line(profile: Profile) -> str:
     if profile.class_weights:
         said = ", ".join(f"{name} = {each:g}" for name, each in profile.class_weights.items())
         parts.append(f"class weights {said}")
-    return "; ".join(parts) + ". The weights fisher and loss have the mean 1 by energy."
+    weights = [name for name in profile.measured() if name != "none"]
+    line = f"{'; '.join(parts)}."
+    return f"{line} Mean 1 by energy: {', '.join(weights)}." if weights else line
 
 
 def _flat(config: Mapping[str, Any], before: str = "") -> dict[str, str]:

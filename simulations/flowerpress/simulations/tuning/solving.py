@@ -16,7 +16,15 @@ from flowerpress.compression.rates.solve import solve
 from flowerpress.simulations.tuning.profile import Profile
 from flowerpress.simulations.tuning.quantities import bits_per_second, byte_count
 
-__all__ = ["Predicted", "fixed_codecs", "predicted", "read_budget", "solve_profile", "target_bytes"]
+__all__ = [
+    "Predicted",
+    "exhausted",
+    "fixed_codecs",
+    "predicted",
+    "read_budget",
+    "solve_profile",
+    "target_bytes",
+]
 
 
 def read_budget(
@@ -177,6 +185,30 @@ def predicted(profile: Profile, plan: RatePlan, sensitivity: str = "none") -> Pr
         weighted=weighted / weighted_energy if weighted_energy else None,
         unknown=tuple(entry.name for entry in entries if entry not in known),
     )
+
+
+def exhausted(profile: Profile, plan: RatePlan) -> list[str]:
+    """Return the tensors that would get a finer setting if the menu had one, worst first.
+
+    Empty unless they make up most of the error that the plan leaves: then the menu decides about
+    it, and no longer the budget.
+    """
+    points = profile.points
+    finest = {
+        name: points.settings[int(points.errors[at].argmin())]
+        for at, name in enumerate(points.names)
+    }
+    energies = profile.energies
+    left = {
+        entry.name: (entry.error or 0.0) * energies[entry.name]
+        for entry in plan.entries
+        if entry.name in energies
+    }
+    out = {entry.name for entry in plan.entries if entry.codec == finest.get(entry.name)}
+    lost = sum(left[name] for name in out)
+    if plan.target_bytes is None or lost <= 0.5 * sum(left.values()):
+        return []
+    return sorted((name for name in out if left[name] > 0), key=lambda name: -left[name])
 
 
 def _of_noise(spec: TensorSpec, text: str) -> float:

@@ -21,6 +21,7 @@ __all__ = [
     "PLAN_COLUMNS",
     "PROFILE_COLUMNS",
     "bytes_saved",
+    "exhausted_note",
     "front_cells",
     "front_columns",
     "front_note",
@@ -171,6 +172,15 @@ def plan_note(plan: RatePlan, plain: int, expected: Predicted, sensitivity: str)
     if sensitivity != "none" and expected.weighted is not None:
         parts.append(f"weighted by {sensitivity} {significant(expected.weighted)}")
     return f"{'; '.join(parts)}. Error: NMSE of the tensor. Allocator: {plan.allocator}."
+
+
+def exhausted_note(names: Sequence[str]) -> str:
+    """Return what to do where the menu has nothing finer for tensors that need it."""
+    shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+    return (
+        f"most of the error left is that of {shown}, which the menu has nothing finer for: "
+        "profile with finer settings, such as --menu 'rd(relative=0.1,scope=tensor),...'"
+    )
 
 
 def front_note(points: Sequence[FrontPoint], sensitivity: str) -> str:
