@@ -9,6 +9,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
@@ -18,6 +19,7 @@ from flwr.serverapp.strategy import FedAvg
 from flowerpress.client import press
 from flowerpress.compression import ConfigError, Manifest
 from flowerpress.compression.rates.policy import Policy
+from flowerpress.compression.rates.statistics import pack_points, unpack_points
 from flowerpress.protos import Instruction, Receipt
 from flowerpress.server import Pressed
 from flowerpress.simulations.engines.inline import InlineGrid
@@ -136,12 +138,14 @@ every = 1
 """
 
 
-def meddling(change: Callable[[Any], Any], kind: type, rounds: range) -> Mod:
+def meddling(
+    change: Callable[[Any], Any], kind: type, rounds: range, *, everybody: bool = False
+) -> Mod:
     """Return a mod outside ``press()`` that changes the first client's instruction or receipt."""
 
     def mod(message: Message, context: Context, call_next: ClientAppCallable) -> Message:
         number = int(str(message.content.config_records["config"]["server-round"]))
-        chosen = context.node_config["partition-id"] == 0 and number in rounds
+        chosen = number in rounds and (everybody or context.node_config["partition-id"] == 0)
         if kind is Instruction and chosen:
             asked = Instruction.read(message.content)
             assert asked is not None
@@ -182,6 +186,24 @@ def test_points_that_nobody_measured_leave_the_plan_to_the_others(seed: int) -> 
     }
     assert len({each.node for each in strategy.rejections}) == 1
     assert set(strategy.plan_in_force.values()) <= {"fp16", *MENU}
+
+
+def test_measurements_that_no_plan_can_meet_leave_the_plan_in_force() -> None:
+    policy = Policy.from_toml(BUDGET.replace(f', "{MENU[2]}"', ""))
+    strategy = Pressed(FedAvg(), uplink=policy, downlink="none", seed=1)
+    names = policy.open(MANIFEST)
+    sizes = np.array([spec.size for spec in MANIFEST.specs if spec.name in names], np.int64)
+
+    def change(receipt: Receipt) -> Receipt:
+        if not receipt.points:
+            return receipt
+        honest = unpack_points(receipt.points, names, MENU[:2], sizes)
+        return replace(receipt, points=pack_points(replace(honest, bytes=honest.bytes * 1e3)))
+
+    first = policy.resolve(MANIFEST).texts
+    run_strategy(strategy, [meddling(change, Receipt, range(1, 9), everybody=True), press()])
+    assert strategy.plan_in_force == first
+    assert not strategy.rejections
 
 
 @pytest.mark.parametrize("seed", range(8))
