@@ -203,13 +203,15 @@ def front_figure(
             linestyle="none",
             zorder=6,
         )
+        bottom, top = ax.get_ylim()
+        low_down = math.log(error / bottom) < 0.2 * math.log(top / bottom)
         ax.annotate(
             f"{shorten(label, 28)}\n{human_bytes(chosen.bytes)}, {significant(error)}",
             (chosen.bytes, error),
-            (-10, -8),
+            (-10, 10 if low_down else -8),
             textcoords="offset points",
             ha="right",
-            va="top",
+            va="bottom" if low_down else "top",
             color=COLOURS[6],
             fontsize=9,
             fontweight="bold",
