@@ -46,7 +46,10 @@ is used wherever a codec is: flowerpress simulate --uplink plan.json
 ProfileFile = Annotated[Path, typer.Argument(help="What tune profile wrote.")]
 Sensitivity = Annotated[
     str,
-    typer.Option(help="Weights of the errors: none, fisher or loss, if they were measured."),
+    typer.Option(
+        help="Weights of the errors: none, loss or fisher, if measured. Verify before you trust "
+        "fisher: it judges a trained model, and starves layers that are still moving."
+    ),
 ]
 
 
@@ -141,7 +144,7 @@ def solve(
         float | None, typer.Option(help="Seconds for the uplink of a round; with --bandwidth.")
     ] = None,
     allocator: Annotated[
-        str, typer.Option(help="lambda (best), dp (L-GreCo), uniform or by-size.")
+        str, typer.Option(help="lambda, dp (L-GreCo's program), uniform or by-size.")
     ] = "lambda",
     sensitivity: Sensitivity = "none",
     fix: Annotated[

@@ -5,6 +5,12 @@ to second order: the same measure as in elastic weight consolidation (Kirkpatric
 "Overcoming catastrophic forgetting in neural networks", section 2). It is the *empirical* Fisher:
 the labels are those of the data, not drawn from the model; Kunstner et al. 2019, "Limitations of
 the empirical Fisher approximation for natural gradient descent", say where the two differ.
+
+It is about a model at rest. An update in the middle of training is not a disturbance of one: what
+is lost of it is progress, to first order, and costs about as much in one layer as in another. The
+direct measure (``loss_change``) sees that, with weights near 1; this one gives most to the last
+layer. On digits with 600 bytes a message, 8 rounds and 3 seeds, plans with weights none, loss and
+fisher ended at 89.1%, 88.5% and 76.2%.
 """
 
 from __future__ import annotations
