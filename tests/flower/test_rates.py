@@ -91,6 +91,8 @@ def test_each_client_has_the_budget_of_its_link(start: Start) -> None:
     assert not strategy.rejections
     told = {(number, client): t.target_bytes for number, client, t in seen.told}
     assert {told[1, client] for client in range(4)} == {1000}  # nothing is known yet
+    slowest = min(strategy.meter.of(1).uplink.by_client.values())
+    assert slowest <= 500  # but a client knows its own uplink
     assert [told[2, client] for client in range(4)] == [500, 1000, 1500, 1000]
     nodes = {t.client: client for _, client, t in seen.told}
     for number in (2, 3):

@@ -95,7 +95,7 @@ def test_the_first_match_decides_then_vectors_then_the_default() -> None:
 
 def test_groups_are_blocks_of_rows_with_the_codec_of_the_rule() -> None:
     plan = Policy.from_toml(rule("fc.weight", "int8", "groups = 5")).resolve(MODEL)
-    assert plan.entries[5] == Entry("fc.weight", "int8", ("int8",) * 5)
+    assert plan.entries[5] == Entry("fc.weight", "int8", ("int8",) * 5, kept=True)
     assert plan.entries[0].groups == ()
 
 

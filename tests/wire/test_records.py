@@ -32,6 +32,7 @@ INSTRUCTION = Instruction(
     settings=("int8", "topk(density=0.1)"),
     tensors=(0, 7),
     split=2**33,
+    deadline=12.5,
 )
 RECEIPT = Receipt(
     Status.REFUSED, 2, b"digest", "EncodeError", "w", "tensor 'w': NaN", bytes(8), 64e3, b"points"

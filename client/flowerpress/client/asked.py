@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -19,6 +20,7 @@ from flowerpress.compression import (
     preset,
 )
 from flowerpress.compression.rates.allocated import block_counts
+from flowerpress.compression.rates.budget import least_bytes
 from flowerpress.compression.rates.menu import MOST_SETTINGS, measure
 from flowerpress.compression.rates.menu import menu as checked_menu
 from flowerpress.compression.rates.plan import RatePlan
@@ -51,8 +53,11 @@ class Asked:
         return self.choice
 
 
-def asked_for(instruction: Instruction, held: Held | None) -> Asked | None:
+def asked_for(instruction: Instruction, held: Held | None, rate: float = 0.0) -> Asked | None:
     """Return what the server asks for; None where a plan builds on one that is not held here.
+
+    A client that knows its ``rate`` (bits a second, 0: it does not) keeps to the deadline before
+    the server has heard of it.
 
     Raises:
         WireError: a plan that no server sends.
@@ -76,7 +81,11 @@ def asked_for(instruction: Instruction, held: Held | None) -> Asked | None:
         return None
     assert plan is not None
     whole = pack_plan(plan)
-    return Asked(replace(plan, target_bytes=instruction.target_bytes or None), whole)
+    target = instruction.target_bytes or None
+    if target is not None and rate > 0 and 0 < instruction.deadline < math.inf:
+        in_time = int(min(instruction.deadline * rate / 8, target))
+        target = max(in_time, min(target, least_bytes(manifest)))
+    return Asked(replace(plan, target_bytes=target), whole)
 
 
 def measured(

@@ -123,7 +123,7 @@ def _pressed(
     carrier = _CARRIERS[instruction.carrier]
     blob = carrier.detach(message.content, instruction.arrays, limit=None)
     held = load(context, instruction.run)
-    asked = asked_for(instruction, held) if held is not None else None
+    asked = asked_for(instruction, held, rate) if held is not None else None
     # The server has the change at hand only if it expects a codec that uses it.
     keep_change = asked is not None and all(
         choice.uses_reference for choice in (asked.choice, uplink) if choice is not None
@@ -132,7 +132,7 @@ def _pressed(
         held = settle(held, instruction)
     held = apply(held, instruction, blob, keep_change=keep_change)
     # A client's first plan needs the model that came with it.
-    asked = asked or asked_for(instruction, held)
+    asked = asked or asked_for(instruction, held, rate)
     if held is None or asked is None:
         return _reply(RecordDict(), Receipt(Status.NEED_MODEL, 0), message)
     held = replace(held, plan=asked.plan)

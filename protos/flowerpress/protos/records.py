@@ -50,7 +50,8 @@ class Instruction:
 
     With ``plan_digest``, a plan is in force in place of ``uplink``: ``plan`` brings it, or what
     changed since the one that the client said it holds, or nothing if it has it. ``target_bytes``
-    is what this client's whole message may take (0: no limit). ``settings`` asks the client to
+    is what this client's whole message may take (0: no limit); one that knows its uplink keeps to
+    the seconds of ``deadline`` as well (0: no limit). ``settings`` asks the client to
     measure what these codecs cost on the ``tensors`` of its update (indices in the manifest), in
     blocks of rows where one has more than ``split`` elements (0: never).
     """
@@ -72,6 +73,7 @@ class Instruction:
     settings: tuple[str, ...] = ()
     tensors: tuple[int, ...] = ()
     split: int = 0
+    deadline: float = 0.0
 
     def write(self, content: RecordDict) -> None:
         """Put the instruction into the content of a message."""

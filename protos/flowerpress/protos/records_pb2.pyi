@@ -8,7 +8,7 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class Instruction(_message.Message):
-    __slots__ = ("run", "round", "client", "version", "held", "digest", "watermark", "arrays", "uplink", "carrier", "seed", "plan_digest", "plan", "target_bytes", "settings", "tensors", "split")
+    __slots__ = ("run", "round", "client", "version", "held", "digest", "watermark", "arrays", "uplink", "carrier", "seed", "plan_digest", "plan", "target_bytes", "settings", "tensors", "split", "deadline")
     RUN_FIELD_NUMBER: _ClassVar[int]
     ROUND_FIELD_NUMBER: _ClassVar[int]
     CLIENT_FIELD_NUMBER: _ClassVar[int]
@@ -26,6 +26,7 @@ class Instruction(_message.Message):
     SETTINGS_FIELD_NUMBER: _ClassVar[int]
     TENSORS_FIELD_NUMBER: _ClassVar[int]
     SPLIT_FIELD_NUMBER: _ClassVar[int]
+    DEADLINE_FIELD_NUMBER: _ClassVar[int]
     run: int
     round: int
     client: int
@@ -43,7 +44,8 @@ class Instruction(_message.Message):
     settings: _containers.RepeatedScalarFieldContainer[str]
     tensors: _containers.RepeatedScalarFieldContainer[int]
     split: int
-    def __init__(self, run: _Optional[int] = ..., round: _Optional[int] = ..., client: _Optional[int] = ..., version: _Optional[int] = ..., held: _Optional[int] = ..., digest: _Optional[bytes] = ..., watermark: _Optional[int] = ..., arrays: _Optional[str] = ..., uplink: _Optional[str] = ..., carrier: _Optional[str] = ..., seed: _Optional[int] = ..., plan_digest: _Optional[bytes] = ..., plan: _Optional[bytes] = ..., target_bytes: _Optional[int] = ..., settings: _Optional[_Iterable[str]] = ..., tensors: _Optional[_Iterable[int]] = ..., split: _Optional[int] = ...) -> None: ...
+    deadline: float
+    def __init__(self, run: _Optional[int] = ..., round: _Optional[int] = ..., client: _Optional[int] = ..., version: _Optional[int] = ..., held: _Optional[int] = ..., digest: _Optional[bytes] = ..., watermark: _Optional[int] = ..., arrays: _Optional[str] = ..., uplink: _Optional[str] = ..., carrier: _Optional[str] = ..., seed: _Optional[int] = ..., plan_digest: _Optional[bytes] = ..., plan: _Optional[bytes] = ..., target_bytes: _Optional[int] = ..., settings: _Optional[_Iterable[str]] = ..., tensors: _Optional[_Iterable[int]] = ..., split: _Optional[int] = ..., deadline: _Optional[float] = ...) -> None: ...
 
 class Receipt(_message.Message):
     __slots__ = ("status", "version", "digest", "error", "field", "message", "plan_digest", "uplink_rate", "points")

@@ -49,6 +49,7 @@ class Terms:
     settings: tuple[str, ...] = ()
     tensors: tuple[int, ...] = ()
     split: int = 0
+    deadline: float = 0.0
 
     @property
     def nbytes(self) -> int:
@@ -170,7 +171,9 @@ class RateControl:
         target = self._target(manifest, known.rate)
         if target is not None:
             self.targets[node] = target
-            terms = replace(terms, target_bytes=target)
+            budget = self._policy.budget if self._policy else None
+            deadline = (budget.deadline or 0.0) * self._factor if budget else 0.0
+            terms = replace(terms, target_bytes=target, deadline=deadline)
         if self._asks(node):
             assert self._policy is not None
             assert self._policy.budget is not None

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from flowerpress.compression.errors import ConfigError
 from flowerpress.compression.rates.choice import choose, is_file_name
 
 if TYPE_CHECKING:
@@ -66,7 +67,12 @@ def check_codecs(config: SimulationConfig) -> None:
         choice = choose(text)
         if is_file_name(text):
             manifest = manifest or _manifest(config)
-            choice.plan(manifest)
+            try:
+                choice.plan(manifest)
+            except ConfigError as error:
+                if str(error).startswith(text):
+                    raise
+                raise ConfigError(f"{text}: {error}") from error
 
 
 def _manifest(config: SimulationConfig) -> Manifest:

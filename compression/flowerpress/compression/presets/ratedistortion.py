@@ -17,7 +17,7 @@ from flowerpress.compression.spec import Manifest, TensorSpec
 __all__ = ["ENVELOPE", "RateDistortionBudget"]
 
 _DEFAULT_NMSE = 0.2
-ENVELOPE = 90
+ENVELOPE = 80
 """Magic, checksum and an update's own fields in the envelope, and room for long numbers in them."""
 
 

@@ -155,7 +155,9 @@ class Allocated(Joint):
         choices = self._choices(own, tensors, contexts)
         if self.target_bytes is None:
             return alike_plan(own, choices).encode(own, tensors, contexts)
-        return Dialled(tuple(choices), self.target_bytes, self.counts).encode(
+        named = dict(self.fixed)
+        kept = tuple(spec.name in named for spec in specs)
+        return Dialled(tuple(choices), self.target_bytes, self.counts, kept).encode(
             specs, tensors, contexts
         )
 

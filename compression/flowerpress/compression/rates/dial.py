@@ -44,15 +44,21 @@ class Dialled(Joint):
 
     ``target_bytes`` is of the whole message: never exceeded, and met within two hundredths unless
     nothing is left to send or the smallest piece is larger than that. ``counts`` says of how many
-    blocks each tensor of the message consists; empty: all are in one piece.
+    blocks each tensor of the message consists; empty: all are in one piece. What is ``kept`` is
+    not scaled; empty: nothing is kept.
     """
 
     choices: tuple[Preset, ...]
     target_bytes: int
     counts: tuple[int, ...] = ()
+    kept: tuple[bool, ...] = ()
 
     def __post_init__(self) -> None:
-        own = [c for c in self.choices if isinstance(c, RateDistortionBudget) and is_dialled(c)]
+        own = [
+            c
+            for i, c in enumerate(self.choices)
+            if isinstance(c, RateDistortionBudget) and self._is_scaled(i)
+        ]
         plain = [c.step is None and c.relative is None for c in own]
         if any(plain) and not all(plain):
             raise ConfigError(
@@ -86,7 +92,7 @@ class Dialled(Joint):
             whole = everything(found)
             return message_bytes(joined(whole, self.counts) if self.counts else whole)
 
-        scaled = [i for i, c in enumerate(self.choices) if is_dialled(c) and specs[i].is_float]
+        scaled = [i for i, spec in enumerate(specs) if spec.is_float and self._is_scaled(i)]
         fixed = [i for i in range(len(specs)) if i not in set(scaled)]
         done = dict(zip(fixed, coded(fixed, 1.0), strict=True))
         beside = message_bytes(list(done.values()))
@@ -110,6 +116,9 @@ class Dialled(Joint):
                 f"{length(found)} bytes at the hardest"
             )
         return everything(found)
+
+    def _is_scaled(self, index: int) -> bool:
+        return is_dialled(self.choices[index]) and not (self.kept and self.kept[index])
 
     def _weights(
         self,

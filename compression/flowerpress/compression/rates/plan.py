@@ -34,6 +34,7 @@ class Entry:
         bytes: what an allocator expects the body to take, in bytes.
         error: what it expects of the squared error, as a fraction of the tensor's energy (NMSE).
         sensitivity: how much it let the squared error of this tensor count.
+        kept: whether a budget leaves the codec as it is, step or density included.
     """
 
     name: str
@@ -42,6 +43,7 @@ class Entry:
     bytes: float | None = None
     error: float | None = None
     sensitivity: float | None = None
+    kept: bool = False
 
 
 @dataclass(frozen=True)
@@ -147,16 +149,30 @@ class RatePlan(Preset):
                 )
         inner = alike_plan(cut, choices)
         if self.target_bytes is not None:
-            inner = replace(
-                inner, together=(Together(self._rule(choices, counts), tuple(range(len(cut)))),)
-            )
+            kept = [e.kept for e, n in zip(self.entries, counts, strict=True) for _ in range(n)]
+            rule = self._rule(cut, choices, kept, counts)
+            inner = replace(inner, together=(Together(rule, tuple(range(len(cut)))),))
         return in_blocks(inner, manifest, counts)
 
-    def _rule(self, choices: tuple[Preset, ...], counts: Sequence[int]) -> Joint:
+    def _rule(
+        self,
+        cut: Manifest,
+        choices: tuple[Preset, ...],
+        kept: Sequence[bool],
+        counts: Sequence[int],
+    ) -> Joint:
         assert self.target_bytes is not None
-        if self.menu and not any(map(is_dialled, choices)):
-            return Allocated(self.menu, self.target_bytes, first=choices, counts=tuple(counts))
-        return Dialled(choices, self.target_bytes, tuple(counts))
+        scaled = [is_dialled(c) and not k for c, k in zip(choices, kept, strict=True)]
+        if not self.menu or any(scaled):
+            return Dialled(choices, self.target_bytes, tuple(counts), tuple(kept))
+        own = zip(cut.specs, choices, kept, strict=True)
+        return Allocated(
+            self.menu,
+            self.target_bytes,
+            fixed=tuple((spec.name, choice) for spec, choice, k in own if k),
+            first=choices,
+            counts=tuple(counts),
+        )
 
     def overridden(self, changes: Mapping[str, str]) -> RatePlan:
         """Return the plan with other codecs for some tensors (name -> codec text).
@@ -166,7 +182,10 @@ class RatePlan(Preset):
         """
         for name in changes:
             self._entry(name)
-        entries = (Entry(e.name, changes[e.name]) if e.name in changes else e for e in self.entries)
+        entries = (
+            Entry(e.name, changes[e.name], kept=True) if e.name in changes else e
+            for e in self.entries
+        )
         return replace(self, entries=tuple(entries))
 
     def to_json(self) -> str:

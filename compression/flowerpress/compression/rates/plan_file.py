@@ -21,7 +21,7 @@ _LARGEST = 16 << 20
 _MOST_TENSORS = 100_000
 _LONGEST = 300
 _KEYS = ("format", "manifest", "budget", "allocator", "menu", "tensors")
-_ENTRY_KEYS = ("name", "codec", "groups", "bytes", "error", "sensitivity")
+_ENTRY_KEYS = ("name", "codec", "groups", "bytes", "error", "sensitivity", "kept")
 
 
 def dumps(plan: RatePlan) -> str:
@@ -92,6 +92,8 @@ def _entry(entry: Entry) -> dict[str, Any]:
         value = getattr(entry, key)
         if value is not None:
             out[key] = value
+    if entry.kept:
+        out["kept"] = True
     return out
 
 
@@ -135,11 +137,15 @@ def _read_entry(found: Any, index: int) -> Entry:
         ):
             raise ConfigError(f"{where}.{key} is {_shown(value)}; it must be a number")
         numbers[key] = None if value is None else float(value)
+    kept = table.get("kept", False)
+    if not isinstance(kept, bool):
+        raise ConfigError(f"{where}.kept is {_shown(kept)}; it must be true or false")
     return Entry(
         name,
         _text(table["codec"], f"{where}.codec"),
         _texts(table.get("groups", []), f"{where}.groups", MOST_GROUPS),
         **numbers,
+        kept=kept,
     )
 
 

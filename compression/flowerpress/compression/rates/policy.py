@@ -283,7 +283,7 @@ class Policy(Preset):
         if rule := self._rule(spec):
             return rule.entry(spec)
         if self.vectors is not None and len(spec.shape) < 2:
-            return Entry(spec.name, self.vectors if spec.is_float else EXACT)
+            return Entry(spec.name, self.vectors if spec.is_float else EXACT, kept=True)
         return None
 
     def _entry(self, spec: TensorSpec) -> Entry:

@@ -45,7 +45,8 @@ class Rule:
         """Return what a plan says of a tensor that this rule decides about."""
         if not spec.is_float:
             return Entry(spec.name, EXACT)
-        return Entry(spec.name, self.codec, (self.codec,) * self.groups if self.groups > 1 else ())
+        groups = (self.codec,) * self.groups if self.groups > 1 else ()
+        return Entry(spec.name, self.codec, groups, kept=True)
 
     def check(self, at: str, own: Sequence[TensorSpec]) -> None:
         """Refuse the tensors ``own`` that this rule decides about; ``at`` begins the messages.

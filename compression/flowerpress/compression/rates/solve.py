@@ -155,7 +155,8 @@ def solve(
     for spec in manifest.specs:
         names = open_.get(spec.name)
         if names is None:
-            entries.append(_given(spec, fixed.get(spec.name, _EXACT), points))
+            given = _given(spec, fixed.get(spec.name, _EXACT), points)
+            entries.append(replace(given, kept=spec.name in fixed))
             continue
         rows = np.arange(at, at + len(names), dtype=np.int64)
         at += len(names)

@@ -75,13 +75,11 @@ def unpack_plan(body: bytes, manifest: Manifest, held: RatePlan | None) -> RateP
         at += reader.varint()
         if at >= len(manifest):
             raise FormatError(_FIELD, f"names tensor {at} of {len(manifest)}")
-        groups = _count(reader, MOST_GROUPS, "groups of rows")
+        packed = _count(reader, 2 * MOST_GROUPS + 1, "groups of rows")
+        groups, kept = packed >> 1, bool(packed & 1)
+        own = tuple(_one(reader, texts) for _ in range(max(1, groups)))
         name = manifest.specs[at].name
-        if groups:
-            own = tuple(_one(reader, texts) for _ in range(groups))
-            entries[at] = Entry(name, own[0], own)
-        else:
-            entries[at] = Entry(name, _one(reader, texts))
+        entries[at] = Entry(name, own[0], own if groups else (), kept=kept)
         at += 1
     menu = tuple(_one(reader, texts) for _ in range(_count(reader, _LARGEST_MENU, "menu")))
     reader.finish()
@@ -116,8 +114,8 @@ def _written(plan: RatePlan, held: RatePlan | None) -> bytes:
     at = 0
     for i in changed:
         out.varint(i - at)
-        grouped, own = _codecs(plan.entries[i])
-        out.varint(len(own) if grouped else 0)
+        grouped, own, kept = _codecs(plan.entries[i])
+        out.varint((2 * len(own) if grouped else 0) + kept)
         for text in own:
             out.varint(texts.index(text))
         at = i + 1
@@ -127,8 +125,8 @@ def _written(plan: RatePlan, held: RatePlan | None) -> bytes:
     return out.getvalue()
 
 
-def _codecs(entry: Entry) -> tuple[bool, tuple[str, ...]]:
-    return bool(entry.groups), entry.groups or (entry.codec,)
+def _codecs(entry: Entry) -> tuple[bool, tuple[str, ...], bool]:
+    return bool(entry.groups), entry.groups or (entry.codec,), entry.kept
 
 
 def _count(reader: Reader, most: int, what: str) -> int:
