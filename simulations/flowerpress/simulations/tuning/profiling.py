@@ -137,8 +137,10 @@ class Profiling:
         averaged, self._facts["updates"] = coding.others(points, self.wanted.updates, _OTHERS)
         if trials.judge is not None:
             # With the points of before: what is compared was compressed at their settings.
+            trials.compress(points, 0, _INTERACTION)
             trials.interact(points, _INTERACTION)
             trials.compress(points, 1, 1.0)
+            trials.end()
         return self._profile(averaged, fisher, trials, command)
 
     def _train(self) -> None:

@@ -50,6 +50,8 @@ class Trials:
         self.errors = np.full_like(self.changes, np.nan)
         self.interactions: list[Interaction] = []
         self._judge: LossChange | None = None
+        self._wanted = [0] * len(NMSE)
+        self._tried: list[set[int]] = [set() for _ in NMSE]
 
     @property
     def judge(self) -> LossChange | None:
@@ -81,13 +83,18 @@ class Trials:
             self._stages.each("held-out loss", [int(min(fitting, len(samples)))], start)
 
     def compress(self, points: Points, trial: int, until: float) -> None:
-        """Compress each part alone, at the setting whose error is nearest to ``NMSE[trial]``."""
+        """Compress each part alone, at the setting whose error is nearest to ``NMSE[trial]``.
+
+        Those that were tried before are not tried again.
+        """
         chosen = nearest(points, NMSE[trial])
         if trial:
             before = nearest(points, NMSE[0])
             chosen = [None if at == old else at for at, old in zip(chosen, before, strict=True)]
         order = [int(at) for at in np.argsort(-points.energies, kind="stable")]
         order = [at for at in order if chosen[at] is not None]
+        self._wanted[trial] = len(order)
+        order = [at for at in order if at not in self._tried[trial]]
 
         def one(at: int) -> None:
             error = self._error(points, at, chosen[at])
@@ -95,11 +102,17 @@ class Trials:
                 change = self._judge.of({self._parts[at].tensor: error})
                 self.changes[at, trial] = change
                 self.errors[at, trial] = float(np.square(error, dtype=np.float64).sum())
+            self._tried[trial].add(at)
 
-        name = f"loss at NMSE {NMSE[trial]:g}"
-        done = self._stages.each(name, order, one, until=until)
-        if done < len(order):
-            self._stages.skipped.append(f"{name}: {done} of {len(order)} tensors")
+        if order:
+            self._stages.each(_stage(trial), order, one, until=until)
+
+    def end(self) -> None:
+        """Say which trials there was no time for."""
+        for trial, wanted in enumerate(self._wanted):
+            done = len(self._tried[trial])
+            if done < wanted:
+                self._stages.skipped.append(f"{_stage(trial)}: {done} of {wanted} tensors")
 
     def interact(self, points: Points, until: float) -> None:
         """Compress all parts at once, then some pairs; compare with the sums of each alone."""
@@ -140,6 +153,10 @@ class Trials:
         except EncodeError:
             return None
         return part.spread(error, self._shapes[part.tensor])
+
+
+def _stage(trial: int) -> str:
+    return f"loss at NMSE {NMSE[trial]:g}"
 
 
 def nearest(points: Points, nmse: float) -> list[int | None]:
