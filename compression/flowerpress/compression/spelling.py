@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from flowerpress.compression.errors import ConfigError, UnknownNameError, nearest
 
-__all__ = ["build", "parse_call"]
+__all__ = ["build", "is_file_name", "parse_call"]
 
 T = TypeVar("T")
 
@@ -35,6 +35,11 @@ def parse_call(text: str) -> tuple[str, dict[str, str]]:
             raise ConfigError(f"{key!r} is given twice in {text!r}")
         arguments[key] = value
     return name, arguments
+
+
+def is_file_name(text: str) -> bool:
+    """Whether ``text`` names a policy or plan rather than a codec."""
+    return text.strip().endswith((".toml", ".json"))
 
 
 def build(kind: str, text: str, known: Mapping[str, type[T]]) -> T:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from flowerpress.compression.errors import ConfigError
-from flowerpress.compression.rates.choice import choose, is_file_name
+from flowerpress.compression.spelling import is_file_name
 
 if TYPE_CHECKING:
     from flowerpress.compression import Manifest
@@ -60,6 +60,8 @@ def check_codecs(config: SimulationConfig) -> None:
     Raises:
         ConfigError: what is wrong, and with which file.
     """
+    from flowerpress.compression.rates.choice import choose
+
     manifest: Manifest | None = None
     for text in dict.fromkeys((config.uplink, config.downlink)):
         if text == "same":

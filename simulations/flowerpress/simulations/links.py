@@ -27,12 +27,14 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-import numpy as np
 
 from flowerpress.compression.errors import ConfigError, UnknownNameError
 from flowerpress.compression.spelling import build
+
+if TYPE_CHECKING:
+    import numpy as np
 
 __all__ = ["SCHEMES", "Link", "Links", "Loguniform", "Same", "absolute", "read_links", "read_rate"]
 
@@ -127,6 +129,9 @@ class Loguniform:
         )
         if low > high:
             raise ConfigError(f"low of loguniform is {self.low}, above high, which is {self.high}")
+        # A wrong value on a command line must not wait for it.
+        import numpy as np
+
         rates = np.geomspace(low, high, clients) if clients > 1 else [math.sqrt(low * high)]
         shuffled = [float(rates[at]) for at in rng.permutation(clients)]
         down = read_rate(self.down, "down of loguniform", unlimited=True)
@@ -164,6 +169,8 @@ def read_links(text: str, clients: int, seed: int) -> Links:
     if path is not None:
         return _from_file(path, clients)
     # A stream of its own: links must not follow the draws of the partition.
+    import numpy as np
+
     return build("links", text, SCHEMES).links(clients, np.random.default_rng([seed, 0x11]))
 
 

@@ -6,8 +6,9 @@ from pathlib import Path
 
 from flowerpress.compression.errors import ConfigError
 from flowerpress.compression.presets import Preset, preset
+from flowerpress.compression.spelling import is_file_name
 
-__all__ = ["choose", "is_file_name"]
+__all__ = ["choose"]
 
 
 def choose(what: str | Path | Preset) -> Preset:
@@ -37,8 +38,3 @@ def choose(what: str | Path | Preset) -> Preset:
             return RatePlan.read(path)
         raise ConfigError(f"{path}: is neither a policy (.toml) nor a plan (.json)")
     return preset(what)
-
-
-def is_file_name(text: str) -> bool:
-    """Whether ``text`` names a policy or plan rather than a codec."""
-    return text.strip().endswith((".toml", ".json"))

@@ -28,7 +28,7 @@ MOST_SETTINGS = 64
 
 # Finer where they are coarse: there a step decides about whole singular vectors of a tensor.
 _STEPS = (
-    *("0.5", "0.7", "1", "1.4", "2", "2.8", "4", "5.6", "8"),
+    *("0.03", "0.06", "0.12", "0.25", "0.5", "0.7", "1", "1.4", "2", "2.8", "4", "5.6", "8"),
     *("11", "13", "16", "19", "22", "27", "40", "64"),
 )
 _DENSITIES = (
