@@ -29,7 +29,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-
 from flowerpress.compression.errors import ConfigError, UnknownNameError
 from flowerpress.compression.spelling import build
 
