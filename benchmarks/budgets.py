@@ -65,7 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, required=True)
     given = parser.parse_args(arguments)
     hush_flower()
-    base = load_config(None, [f'task="{given.task}"', 'downlink="none"', *given.settings])
+    base = load_config(None, [f'task="{given.task}"', *given.settings])
     tuned = [name for name in given.tuned.split(",") if name]
     if tuned:
         _profile(given.out, base, given.settings, given.menu, given.profile_seconds)
@@ -74,12 +74,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for budget in map(int, given.budgets.split(",")):
         files = [_policy(given.out, budget, name, given.menu) for name in POLICIES]
         files += [_plan(given.out, budget, name) for name in tuned]
-        planned = plan_comparison(
-            base, ",".join(map(str, files)), given.seeds, given.out / str(budget)
-        )
+        codecs = ",".join(f"{file}/none" for file in files)
+        planned = plan_comparison(base, codecs, given.seeds, given.out / str(budget))
         runs = run_comparison(planned, workers=given.workers)
         rows += [
-            _row(budget, file.stem, [r for r in runs if r.label == file.stem]) for file in files
+            _row(budget, file.stem, [r for r in runs if r.label == f"{file.stem}/none"])
+            for file in files
         ]
         _print([row for row in rows if row.budget == budget])
         _save(given.out / "budgets.csv", rows)
