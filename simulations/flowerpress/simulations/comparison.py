@@ -55,7 +55,8 @@ def plan_comparison(base: SimulationConfig, codecs: str, seeds: int, folder: Pat
 
     Args:
         base: what all runs share.
-        codecs: separated by commas outside parentheses; ``a/b`` is ``a`` up and ``b`` down.
+        codecs: separated by commas outside parentheses; ``a/b`` is ``a`` up and ``b`` down; ``a``
+            alone goes with the downlink of ``base``.
         seeds: how many, from ``base.seed`` on.
         folder: of the comparison.
 
@@ -75,7 +76,10 @@ def plan_comparison(base: SimulationConfig, codecs: str, seeds: int, folder: Pat
     planned: list[Planned] = []
     for label in labels:
         up, down = up_and_down(label)
-        codecs_of = {"uplink": absolute_codec(up), "downlink": absolute_codec(down) or "same"}
+        codecs_of = {
+            "uplink": absolute_codec(up),
+            "downlink": absolute_codec(down) if down else base.downlink,
+        }
         check_codecs(base.model_copy(update=codecs_of))
         label = codec_name(up) + (f"/{codec_name(down)}" if down else "")
         slug = re.sub(r"[^\w.=-]+", "-", label).strip("-")
