@@ -107,11 +107,6 @@ class RateControl:
         """Codec texts by tensor name, or None where a preset is all there is."""
         return None if self._plan is None else self._plan.texts
 
-    @property
-    def plan(self) -> RatePlan | None:
-        """The plan in force."""
-        return self._plan
-
     def lossless(self, manifest: Manifest) -> bool:
         """Whether clients send their models bit for bit."""
         return (self._plan or self._choice).plan(manifest).lossless
