@@ -16,26 +16,37 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from flowerpress.compression.rates.choice import choose
     from flowerpress.compression.rates.heuristics import by_size, uniform
     from flowerpress.compression.rates.menu import MENUS, measure
-    from flowerpress.compression.rates.points import Points, mean
+    from flowerpress.compression.rates.plan import Entry, RatePlan
+    from flowerpress.compression.rates.points import Points, mean, median
+    from flowerpress.compression.rates.policy import Policy
     from flowerpress.compression.rates.solve import ALLOCATORS, allocate
 
 __all__ = [
     "ALLOCATORS",
     "MENUS",
+    "Entry",
     "Points",
+    "Policy",
+    "RatePlan",
     "allocate",
     "by_size",
+    "choose",
     "mean",
     "measure",
+    "median",
     "uniform",
 ]
 
 _MODULES = {
+    "choice": ("choose",),
     "heuristics": ("by_size", "uniform"),
     "menu": ("MENUS", "measure"),
-    "points": ("Points", "mean"),
+    "plan": ("Entry", "RatePlan"),
+    "points": ("Points", "mean", "median"),
+    "policy": ("Policy",),
     "solve": ("ALLOCATORS", "allocate"),
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names}
