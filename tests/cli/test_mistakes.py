@@ -21,7 +21,7 @@ from tests.cli.conftest import SMALL, Said, stamps
         (["--rounds", "x"], ["--rounds", "not a valid integer"]),
         (["--roundz", "3"], ["--roundz", "--rounds"]),
         (["--uplink", "stcc"], ["unknown codec 'stcc'", "did you mean 'stc'?"]),
-        (["--downlink", "int9"], ["unknown codec 'int9'", "did you mean 'int8'?"]),
+        (["--downlink", "int88"], ["unknown codec 'int88'", "did you mean 'int8'?"]),
         (["--uplink", "stc(densty=0.1)"], ["densty", "did you mean 'density'?"]),
         (["--uplink", "stc(density=3)"], ["density is 3.0", "at most 1"]),
         (["--task", "digit"], ["unknown task 'digit'", "did you mean 'digits'?"]),

@@ -13,7 +13,13 @@ from safetensors.numpy import load_file
 
 from tests.cli.conftest import Said
 
-PICTURES = ("accuracy_bytes.png", "accuracy_rounds.png", "tensor_bytes.png", "class_recall.png")
+PICTURES = (
+    "accuracy_bytes.png",
+    "accuracy_rounds.png",
+    "tensor_bytes.png",
+    "tensor_rounds.png",
+    "class_recall.png",
+)
 
 
 def test_a_run_leaves_files_that_agree(simulated: tuple[Path, Said]) -> None:
