@@ -33,11 +33,12 @@ def _run(accuracies: list[float | None], late: int, seed: int = 0) -> Run:
 
 def test_budgets_by_hand() -> None:
     made = methods([64_000.0, 1e6, 2e6], 0.5, waiting=True)
-    assert [method.bytes for method in made] == [None, 4000, 62_500, 63_833, 62_500]
-    assert [method.waits for method in made] == [False] * 4 + [True]
+    assert [method.bytes for method in made] == [None, None, 4000, 62_500, 63_833, 62_500]
+    assert [method.waits for method in made] == [False] * 5 + [True]
     assert made[0].budget == "deadline = 0.5\nrate = 64000"
-    assert "target_bytes = 4000\n" in made[1].policy()
-    assert len(methods([1e6], 1.0)) == 4
+    assert made[1].budget == "deadline = 0.5\nrate = 2000000"
+    assert "target_bytes = 4000\n" in made[2].policy()
+    assert len(methods([1e6], 1.0)) == 5
 
 
 def test_an_outcome_by_hand() -> None:
