@@ -166,8 +166,7 @@ class RateControl:
         target = self._target(manifest, known.rate)
         if target is not None:
             self.targets[node] = target
-            budget = self._policy.budget if self._policy else None
-            deadline = (budget.deadline or 0.0) * self._factor if budget else 0.0
+            deadline = self._deadline * self._share
             terms = replace(terms, target_bytes=target, deadline=deadline)
         if self._asks(node):
             assert self._policy is not None
@@ -216,7 +215,18 @@ class RateControl:
         target = self._policy.target(manifest, rate)
         if target is None:
             return None
-        return max(int(target * self._factor), least_bytes(manifest))
+        return max(int(target * self._share), least_bytes(manifest))
+
+    @property
+    def _deadline(self) -> float:
+        """Seconds; 0: no limit."""
+        budget = self._policy.budget if self._policy else None
+        return 0.0 if budget is None else budget.deadline or 0.0
+
+    @property
+    def _share(self) -> float:
+        """The schedule's factor; of a deadline, nobody gets more than all."""
+        return min(1.0, self._factor) if self._deadline else self._factor
 
     def _asks(self, node: int) -> bool:
         policy = self._policy
