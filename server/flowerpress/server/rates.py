@@ -7,6 +7,7 @@ sent the plan once and afterwards what changed in it.
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -23,17 +24,19 @@ from flowerpress.compression.rates.blocks import blocked
 from flowerpress.compression.rates.budget import least_bytes
 from flowerpress.compression.rates.dial import harder_text
 from flowerpress.compression.rates.plan import RatePlan
-from flowerpress.compression.rates.points import Points, median
+from flowerpress.compression.rates.points import Points, joined, median
 from flowerpress.compression.rates.policy import Policy
 from flowerpress.compression.rates.solve import solve
-from flowerpress.compression.rates.statistics import unpack_points
+from flowerpress.compression.rates.statistics import packed_length, unpack_points
 from flowerpress.compression.rates.wire import pack_plan, plan_digest
 from flowerpress.protos import Receipt
 
 __all__ = ["RateControl", "Terms"]
 
-# Clients that are asked to measure in a round: their median is what a plan is solved for.
+# Measurements that are asked for of each tensor: their median is what a plan is solved for.
 _ASKED = 3
+# Of its budget that a client is to spend on them.
+_SHARE = 0.25
 # Plans that clients may still hold and be sent the difference to.
 _REMEMBERED = 16
 
@@ -66,11 +69,21 @@ class _Known:
 
 
 @dataclass
-class _Solving:
-    """What is collected for the next plan."""
+class _Campaign:
+    """What is collected for the next plan: a few measurements of every tensor.
 
-    asked: set[int] = field(default_factory=set)
-    points: list[Points] = field(default_factory=list)
+    ``asked`` says which tensors each client of the round under way is to measure; ``points`` holds
+    what came back, by tensor.
+    """
+
+    open: bool = False
+    asked: dict[int, tuple[TensorSpec, ...]] = field(default_factory=dict)
+    points: dict[str, list[Points]] = field(default_factory=dict)
+
+    def count(self, name: str) -> int:
+        """How often a tensor was measured, or is about to be."""
+        pending = sum(any(spec.name == name for spec in own) for own in self.asked.values())
+        return pending + len(self.points.get(name, ()))
 
 
 class RateControl:
@@ -97,7 +110,7 @@ class RateControl:
         self._clients: dict[int, _Known] = {}
         self._round = 0
         self._factor = 1.0
-        self._solving = _Solving()
+        self._campaign = _Campaign()
         self._solved = False
         self._norms: list[float] = []
         self._last: Mapping[str, NDArray[Any]] = {}
@@ -142,7 +155,8 @@ class RateControl:
         while len(self._plans) > _REMEMBERED:
             del self._plans[next(iter(self._plans))]
         self._digest = digest
-        self._solving = _Solving()
+        self._campaign.asked = {}
+        self._campaign.open = self._campaign.open or self._due()
 
     def terms(self, node: int, manifest: Manifest, *, afresh: bool, train: bool) -> Terms:
         """Return what a client is told.
@@ -168,11 +182,11 @@ class RateControl:
             self.targets[node] = target
             deadline = self._deadline * self._share
             terms = replace(terms, target_bytes=target, deadline=deadline)
-        if self._asks(node):
+        if asked := self._asks(node, manifest, target):
             assert self._policy is not None
             assert self._policy.budget is not None
             budget = self._policy.budget
-            tensors = tuple(manifest.specs.index(spec) for spec in self._open(manifest))
+            tensors = tuple(manifest.specs.index(spec) for spec in asked)
             terms = replace(terms, settings=budget.settings, tensors=tensors, split=budget.split)
         return terms
 
@@ -188,26 +202,31 @@ class RateControl:
         known.plan = receipt.plan_digest if receipt.plan_digest in self._plans else b""
         if 1 <= receipt.uplink_rate <= 1e12:
             known.rate = receipt.uplink_rate
-        if receipt.points and node in self._solving.asked:
+        if receipt.points and node in self._campaign.asked:
             assert self._policy is not None
             assert self._policy.budget is not None
-            budget, open_ = self._policy.budget, self._open(manifest)
-            own = Manifest(tuple(open_))
-            counts = block_counts(own, [spec.name for spec in open_], budget.split)
-            cut = blocked(own, [counts.get(spec.name, 1) for spec in open_])
-            points = unpack_points(
-                receipt.points,
-                [spec.name for spec in cut.specs],
-                budget.settings,
-                np.array([spec.size for spec in cut.specs], np.int64),
-            )
-            self._solving.asked.discard(node)
-            self._solving.points.append(points)
+            asked, settings = self._campaign.asked[node], self._policy.budget.settings
+            cut = [self._cut(spec) for spec in asked]
+            parts = [part for own in cut for part in own]
+            sizes = np.array([part.size for part in parts], np.int64)
+            points = unpack_points(receipt.points, [p.name for p in parts], settings, sizes)
+            del self._campaign.asked[node]
+            for spec, own in zip(asked, cut, strict=True):
+                measured = points.of([part.name for part in own])
+                self._campaign.points.setdefault(spec.name, []).append(measured)
 
     def _open(self, manifest: Manifest) -> list[TensorSpec]:
         assert self._policy is not None
         names = set(self._policy.open(manifest))
         return [spec for spec in manifest.specs if spec.name in names and spec.size]
+
+    def _cut(self, spec: TensorSpec) -> tuple[TensorSpec, ...]:
+        """Return the tensor, or the blocks of rows that it is measured in."""
+        assert self._policy is not None
+        assert self._policy.budget is not None
+        own = Manifest((spec,))
+        counts = block_counts(own, [spec.name], self._policy.budget.split)
+        return blocked(own, [counts.get(spec.name, 1)]).specs
 
     def _target(self, manifest: Manifest, rate: float | None) -> int | None:
         if self._policy is None:
@@ -228,16 +247,35 @@ class RateControl:
         """The schedule's factor; of a deadline, nobody gets more than all."""
         return min(1.0, self._factor) if self._deadline else self._factor
 
-    def _asks(self, node: int) -> bool:
+    def _due(self) -> bool:
         policy = self._policy
         if policy is None or policy.budget is None or not needs_points(policy):
             return False
         every = policy.budget.every
-        due = (self._round - 1) % every == 0 if every else not self._solved
-        if not due or len(self._solving.asked) + len(self._solving.points) >= _ASKED:
-            return node in self._solving.asked
-        self._solving.asked.add(node)
-        return True
+        return (self._round - 1) % every == 0 if every else not self._solved
+
+    def _asks(self, node: int, manifest: Manifest, target: int | None) -> tuple[TensorSpec, ...]:
+        """Return the tensors that a client is to measure, those that were measured least first.
+
+        As many as a part of its budget suffices for, since what it says of them is paid from that.
+        """
+        campaign = self._campaign
+        if not campaign.open or node in campaign.asked:
+            return campaign.asked.get(node, ())
+        assert self._policy is not None
+        assert self._policy.budget is not None
+        settings = len(self._policy.budget.settings)
+        left = math.inf if target is None else target * _SHARE
+        chosen = []
+        wanted = [spec for spec in self._open(manifest) if campaign.count(spec.name) < _ASKED]
+        for spec in sorted(wanted, key=lambda spec: campaign.count(spec.name)):
+            left -= packed_length(len(self._cut(spec)), settings)
+            if left < 0:
+                break
+            chosen.append(spec)
+        if chosen:
+            campaign.asked[node] = tuple(sorted(chosen, key=manifest.specs.index))
+        return campaign.asked.get(node, ())
 
     def _scale(self, plan: RatePlan) -> None:
         """Without a budget, a schedule is about the plan's own steps and densities."""
@@ -254,16 +292,20 @@ class RateControl:
 
     def _solve(self, manifest: Manifest) -> None:
         """Replace the plan by what the last measurements say; keep it where they say nothing."""
-        policy, points = self._policy, self._solving.points
+        policy, points = self._policy, self._campaign.points
         if policy is None or policy.budget is None or not points:
             return
+        own = self._open(manifest)
+        if any(spec.name not in points for spec in own):
+            return  # the rest is asked about in this round
+        self._campaign = _Campaign()
         first = policy.resolve(manifest)
         given = [t for known in self._clients.values() if (t := self._target(manifest, known.rate))]
         target = int(statistics.median(given)) if given else None
         try:
             plan = solve(
                 manifest,
-                median(points),
+                joined([median(points[spec.name]) for spec in own]),
                 allocator=policy.budget.allocator,
                 target_bytes=target,
                 max_nmse=policy.budget.max_nmse,
@@ -283,7 +325,7 @@ class RateControl:
             return
         self._plan = plan
         self._solved = True
-        log(INFO, "flowerpress: plan solved from what %d clients measured", len(points))
+        log(INFO, "flowerpress: plan solved from what clients measured")
 
     def _follow(self, model: Mapping[str, NDArray[Any]]) -> None:
         """Remember how far the model moved, where a schedule wants to know."""

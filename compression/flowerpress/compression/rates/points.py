@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from flowerpress.compression.errors import ConfigError
 
-__all__ = ["Points", "mean", "median"]
+__all__ = ["Points", "joined", "mean", "median"]
 
 
 @dataclass(frozen=True)
@@ -108,6 +108,24 @@ def median(parts: Sequence[Points]) -> Points:
         ConfigError: none, or points of other tensors or settings.
     """
     return _over(parts, lambda arrays: np.asarray(np.median(arrays, axis=0)))
+
+
+def joined(parts: Sequence[Points]) -> Points:
+    """Return the points of other tensors each, as those of all, in this order.
+
+    Raises:
+        ConfigError: none, other settings, or a tensor given twice.
+    """
+    if len({each.settings for each in parts}) != 1:
+        raise ConfigError("points: those of other settings cannot be put together")
+    return Points(
+        tuple(name for each in parts for name in each.names),
+        parts[0].settings,
+        np.concatenate([each.bytes for each in parts]),
+        np.concatenate([each.errors for each in parts]),
+        np.concatenate([each.energies for each in parts]),
+        np.concatenate([each.sizes for each in parts]),
+    )
 
 
 def _over(
