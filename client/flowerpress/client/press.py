@@ -14,6 +14,7 @@ import numpy as np
 from flwr.app import ArrayRecord, Context, Message, MessageType, RecordDict
 from flwr.clientapp.typing import ClientAppCallable, Mod
 from flwr.supercore import log
+from numpy.typing import NDArray
 
 from flowerpress.client.asked import Asked, asked_for, measured
 from flowerpress.client.held import Held, apply, load, save, settle
@@ -181,11 +182,14 @@ def _update(
     (record,) = content.array_records.values()
     after = manifest.match(to_numpy(record))
 
-    points = b""
+    def delta() -> dict[str, NDArray[Any]]:
+        return compensate(manifest, difference(manifest, after, before), held.residuals)
+
+    points, changed = b"", None
     choice = uplink or asked.choice
     if instruction.settings:
-        delta = compensate(manifest, difference(manifest, after, before), held.residuals)
-        points = measured(instruction, manifest, delta, held, choice)
+        changed = delta()
+        points = measured(instruction, manifest, changed, held, choice)
         # They are a part of what this client may send.
         choice = uplink or asked.within(len(points))
     plan = choice.plan(manifest)
@@ -194,7 +198,7 @@ def _update(
         kind, tensors = Kind.MODEL, after
     else:
         kind = Kind.DELTA
-        tensors = compensate(manifest, difference(manifest, after, before), held.residuals)
+        tensors = delta() if changed is None else changed
     frames, decoded = encode_frames(
         manifest,
         plan,

@@ -292,9 +292,7 @@ class Pressed(Strategy):
                 errors.append(reply)
                 continue
             try:
-                self._rates.note(
-                    reply.metadata.src_node_id, self._check_receipt(reply), self._broadcast.manifest
-                )
+                self._rates.note(reply.metadata.src_node_id, self._check_receipt(reply))
                 weight_of(reply, weight_key)
             except WireError as error:
                 self._reject(reply, error)
@@ -406,7 +404,7 @@ class Pressed(Strategy):
         # What a client measured is sent beside its update, and is paid for like that.
         beside = len(receipt.points)
         meter.record(node, len(blob) + beside, broadcast.manifest.nbytes, {})
-        self._rates.note(node, receipt, broadcast.manifest)
+        self._rates.note(node, receipt)
         weight = weight_of(reply, weight_key)
         update = self._intake.open(
             blob, node, self._round.number, broadcast.digest, broadcast.manifest

@@ -7,10 +7,9 @@ sent the plan once and afterwards what changed in it.
 
 from __future__ import annotations
 
-import math
 import statistics
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from logging import INFO, WARNING
 from typing import Any
 
@@ -18,25 +17,20 @@ import numpy as np
 from flwr.supercore import log
 from numpy.typing import NDArray
 
-from flowerpress.compression import FlowerpressError, Manifest, Preset, TensorSpec
-from flowerpress.compression.rates.allocated import block_counts, needs_points
-from flowerpress.compression.rates.blocks import blocked
-from flowerpress.compression.rates.budget import least_bytes
+from flowerpress.compression import FlowerpressError, Manifest, Preset
+from flowerpress.compression.rates.allocated import needs_points
+from flowerpress.compression.rates.budget import BudgetSpec, least_bytes
 from flowerpress.compression.rates.dial import harder_text
 from flowerpress.compression.rates.plan import RatePlan
-from flowerpress.compression.rates.points import Points, joined, median
+from flowerpress.compression.rates.points import Points
 from flowerpress.compression.rates.policy import Policy
 from flowerpress.compression.rates.solve import solve
-from flowerpress.compression.rates.statistics import packed_length, unpack_points
 from flowerpress.compression.rates.wire import pack_plan, plan_digest
 from flowerpress.protos import Receipt
+from flowerpress.server.campaign import Campaign
 
 __all__ = ["RateControl", "Terms"]
 
-# Measurements that are asked for of each tensor: their median is what a plan is solved for.
-_ASKED = 3
-# Of its budget that a client is to spend on them.
-_SHARE = 0.25
 # Plans that clients may still hold and be sent the difference to.
 _REMEMBERED = 16
 
@@ -68,24 +62,6 @@ class _Known:
     rate: float | None = None
 
 
-@dataclass
-class _Campaign:
-    """What is collected for the next plan: a few measurements of every tensor.
-
-    ``asked`` says which tensors each client of the round under way is to measure; ``points`` holds
-    what came back, by tensor.
-    """
-
-    open: bool = False
-    asked: dict[int, tuple[TensorSpec, ...]] = field(default_factory=dict)
-    points: dict[str, list[Points]] = field(default_factory=dict)
-
-    def count(self, name: str) -> int:
-        """How often a tensor was measured, or is about to be."""
-        pending = sum(any(spec.name == name for spec in own) for own in self.asked.values())
-        return pending + len(self.points.get(name, ()))
-
-
 class RateControl:
     """Terms for clients, from a preset, a plan or a policy.
 
@@ -110,7 +86,8 @@ class RateControl:
         self._clients: dict[int, _Known] = {}
         self._round = 0
         self._factor = 1.0
-        self._campaign = _Campaign()
+        self._campaign: Campaign | None = None
+        self._packed: dict[bytes, bytes] = {}
         self._solved = False
         self._norms: list[float] = []
         self._last: Mapping[str, NDArray[Any]] = {}
@@ -148,15 +125,16 @@ class RateControl:
             if self._policy.budget is None:
                 self._scale(self._policy.resolve(manifest))
             else:
-                self._solve(manifest)
+                self._solve(self._policy, self._policy.budget, manifest)
         digest = plan_digest(self._plan)
         self._plans.pop(digest, None)
         self._plans[digest] = self._plan
         while len(self._plans) > _REMEMBERED:
             del self._plans[next(iter(self._plans))]
         self._digest = digest
-        self._campaign.asked = {}
-        self._campaign.open = self._campaign.open or self._due()
+        self._packed = {}
+        if self._campaign is not None:
+            self._campaign.begin_round()
 
     def terms(self, node: int, manifest: Manifest, *, afresh: bool, train: bool) -> Terms:
         """Return what a client is told.
@@ -170,10 +148,13 @@ class RateControl:
         if self._plan is None:
             return Terms(self._text)
         known = self._clients.setdefault(node, _Known())
-        held = None if afresh else self._plans.get(known.plan)
+        held = b"" if afresh or known.plan not in self._plans else known.plan
         plan = b""
-        if held is None or known.plan != self._digest:
-            plan = pack_plan(self._plan, held)
+        if held != self._digest:
+            # Clients that hold the same plan are sent the same bytes.
+            if held not in self._packed:
+                self._packed[held] = pack_plan(self._plan, self._plans.get(held))
+            plan = self._packed[held]
         terms = Terms(self._text[:200], self._digest, plan)
         if not train:
             return terms
@@ -182,19 +163,16 @@ class RateControl:
             self.targets[node] = target
             deadline = self._deadline * self._share
             terms = replace(terms, target_bytes=target, deadline=deadline)
-        if asked := self._asks(node, manifest, target):
-            assert self._policy is not None
-            assert self._policy.budget is not None
-            budget = self._policy.budget
-            tensors = tuple(manifest.specs.index(spec) for spec in asked)
-            terms = replace(terms, settings=budget.settings, tensors=tensors, split=budget.split)
+        budget = self._policy.budget if self._policy else None
+        if budget and self._campaign and (asked := self._campaign.ask(node, target)):
+            terms = replace(terms, settings=budget.settings, tensors=asked, split=budget.split)
         return terms
 
-    def note(self, node: int, receipt: Receipt, manifest: Manifest) -> None:
+    def note(self, node: int, receipt: Receipt) -> None:
         """Take from a client's receipt what it holds, its uplink, and what it measured.
 
         Raises:
-            WireError: points that nobody measures, or that it was not asked for.
+            WireError: points that nobody measures.
         """
         if self._plan is None:
             return
@@ -202,31 +180,8 @@ class RateControl:
         known.plan = receipt.plan_digest if receipt.plan_digest in self._plans else b""
         if 1 <= receipt.uplink_rate <= 1e12:
             known.rate = receipt.uplink_rate
-        if receipt.points and node in self._campaign.asked:
-            assert self._policy is not None
-            assert self._policy.budget is not None
-            asked, settings = self._campaign.asked[node], self._policy.budget.settings
-            cut = [self._cut(spec) for spec in asked]
-            parts = [part for own in cut for part in own]
-            sizes = np.array([part.size for part in parts], np.int64)
-            points = unpack_points(receipt.points, [p.name for p in parts], settings, sizes)
-            del self._campaign.asked[node]
-            for spec, own in zip(asked, cut, strict=True):
-                measured = points.of([part.name for part in own])
-                self._campaign.points.setdefault(spec.name, []).append(measured)
-
-    def _open(self, manifest: Manifest) -> list[TensorSpec]:
-        assert self._policy is not None
-        names = set(self._policy.open(manifest))
-        return [spec for spec in manifest.specs if spec.name in names and spec.size]
-
-    def _cut(self, spec: TensorSpec) -> tuple[TensorSpec, ...]:
-        """Return the tensor, or the blocks of rows that it is measured in."""
-        assert self._policy is not None
-        assert self._policy.budget is not None
-        own = Manifest((spec,))
-        counts = block_counts(own, [spec.name], self._policy.budget.split)
-        return blocked(own, [counts.get(spec.name, 1)]).specs
+        if receipt.points and self._campaign:
+            self._campaign.take(node, receipt.points)
 
     def _target(self, manifest: Manifest, rate: float | None) -> int | None:
         if self._policy is None:
@@ -247,35 +202,10 @@ class RateControl:
         """The schedule's factor; of a deadline, nobody gets more than all."""
         return min(1.0, self._factor) if self._deadline else self._factor
 
-    def _due(self) -> bool:
-        policy = self._policy
-        if policy is None or policy.budget is None or not needs_points(policy):
+    def _due(self, policy: Policy, every: int) -> bool:
+        if not needs_points(policy):
             return False
-        every = policy.budget.every
         return (self._round - 1) % every == 0 if every else not self._solved
-
-    def _asks(self, node: int, manifest: Manifest, target: int | None) -> tuple[TensorSpec, ...]:
-        """Return the tensors that a client is to measure, those that were measured least first.
-
-        As many as a part of its budget suffices for, since what it says of them is paid from that.
-        """
-        campaign = self._campaign
-        if not campaign.open or node in campaign.asked:
-            return campaign.asked.get(node, ())
-        assert self._policy is not None
-        assert self._policy.budget is not None
-        settings = len(self._policy.budget.settings)
-        left = math.inf if target is None else target * _SHARE
-        chosen = []
-        wanted = [spec for spec in self._open(manifest) if campaign.count(spec.name) < _ASKED]
-        for spec in sorted(wanted, key=lambda spec: campaign.count(spec.name)):
-            left -= packed_length(len(self._cut(spec)), settings)
-            if left < 0:
-                break
-            chosen.append(spec)
-        if chosen:
-            campaign.asked[node] = tuple(sorted(chosen, key=manifest.specs.index))
-        return campaign.asked.get(node, ())
 
     def _scale(self, plan: RatePlan) -> None:
         """Without a budget, a schedule is about the plan's own steps and densities."""
@@ -290,27 +220,28 @@ class RateControl:
         )
         self._plan = plan if factor == 1 else replace(plan, entries=tuple(entries))
 
-    def _solve(self, manifest: Manifest) -> None:
+    def _solve(self, policy: Policy, budget: BudgetSpec, manifest: Manifest) -> None:
         """Replace the plan by what the last measurements say; keep it where they say nothing."""
-        policy, points = self._policy, self._campaign.points
-        if policy is None or policy.budget is None or not points:
-            return
-        own = self._open(manifest)
-        if any(spec.name not in points for spec in own):
-            return  # the rest is asked about in this round
-        self._campaign = _Campaign()
+        campaign = self._campaign
+        if campaign is not None and campaign.complete:
+            self._campaign = None
+            self._take(policy, budget, manifest, campaign.points)
+        if self._campaign is None and self._due(policy, budget.every):
+            self._campaign = Campaign(budget, manifest, policy.open(manifest))
+
+    def _take(self, policy: Policy, budget: BudgetSpec, manifest: Manifest, points: Points) -> None:
         first = policy.resolve(manifest)
         given = [t for known in self._clients.values() if (t := self._target(manifest, known.rate))]
         target = int(statistics.median(given)) if given else None
         try:
             plan = solve(
                 manifest,
-                joined([median(points[spec.name]) for spec in own]),
-                allocator=policy.budget.allocator,
+                points,
+                allocator=budget.allocator,
                 target_bytes=target,
-                max_nmse=policy.budget.max_nmse,
+                max_nmse=budget.max_nmse,
                 weights=policy.tensor_weights(manifest) if policy.weights else {},
-                error=policy.budget.error,
+                error=budget.error,
                 fixed=policy.fixed(manifest),
             )
             shared = set(policy.open(manifest))
