@@ -9,14 +9,17 @@ from __future__ import annotations
 
 import hashlib
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from flwr.app import ArrayRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid, ServerApp
+from flwr.serverapp.strategy import Strategy
 from torch import nn
 
 from flowerpress.client import press
@@ -24,9 +27,10 @@ from flowerpress.server import Pressed
 from flowerpress.simulations.config import SimulationConfig
 from flowerpress.simulations.engines.linked import LinkedGrid
 from flowerpress.simulations.engines.ordering import ordered
-from flowerpress.simulations.loaded import load
+from flowerpress.simulations.loaded import Loaded, load
 from flowerpress.simulations.record import RoundRecord, RunWriter
 from flowerpress.simulations.recording import Recorder, TrainLoss, save_model
+from flowerpress.simulations.side import Side
 from flowerpress.simulations.strategies import make_strategy
 
 __all__ = ["client_app_from_json", "make_client_app", "make_server_app"]
@@ -53,6 +57,10 @@ def make_client_app(config: SimulationConfig) -> ClientApp:
         settings = message.content.config_records["config"]
         generator = _seed(config.seed, int(str(settings["server-round"])), partition)
         torch.set_num_threads(config.threads)
+        if config.split is not None:
+            from flowerpress.simulations.split.training import train_client
+
+            return train_client(loaded, message, partition, generator)
         model = loaded.task.build()
         model.load_state_dict(message.content.array_records["arrays"].to_torch_state_dict())
         # FedProx is half a client's business: its server part only sends the weight of the term.
@@ -105,27 +113,49 @@ def _serve(config: SimulationConfig, grid: Grid, on_record: OnRecord | None) -> 
     if loaded.links is not None:
         linked = LinkedGrid(nodes, loaded.links, nodes.partitions, config.deadline)
     _seed(config.seed)
-    model = loaded.task.build()
     train_loss = TrainLoss()
-    pressed = Pressed(
-        make_strategy(config, len(loaded.partition), train_loss),
-        uplink=config.uplink,
-        downlink=None if config.downlink == "same" else config.downlink,
-        seed=config.seed,
-        run_id=_run_id(config),
-    )
-    with RunWriter(config.out) as writer:
+    inner = make_strategy(config, len(loaded.partition), train_loss)
+    options = {
+        "uplink": config.uplink,
+        "downlink": None if config.downlink == "same" else config.downlink,
+        "seed": config.seed,
+        "run_id": _run_id(config),
+    }
+    with _side(loaded, inner, nodes.partitions, options) as side, RunWriter(config.out) as writer:
 
         def emit(record: RoundRecord) -> None:
             writer.append(record)
             if on_record is not None:
                 on_record(record)
 
-        recorder = Recorder(loaded, model, pressed, train_loss, nodes.partitions, emit, linked)
-        arrays = ArrayRecord(model.state_dict())
-        pressed.start(linked or nodes, arrays, config.rounds, _TIMEOUT, evaluate_fn=recorder)
-        save_model(config.out / "model.safetensors", recorder.arrays)
+        pressed = side.pressed
+        recorder = Recorder(loaded, side.model, pressed, train_loss, nodes.partitions, emit, linked)
+        pressed.start(linked or nodes, side.arrays, config.rounds, _TIMEOUT, evaluate_fn=recorder)
+        side.save(config.out, recorder.arrays)
         writer.finish(recorder.summary())
+
+
+@contextmanager
+def _side(
+    loaded: Loaded, inner: Strategy, partitions: Mapping[int, int], options: dict[str, Any]
+) -> Iterator[Side]:
+    """Return what the server of this run works with, for as long as it does."""
+    if loaded.config.split is not None:
+        from flowerpress.simulations.split.training import split_side
+
+        with split_side(loaded, inner, partitions, options) as side:
+            yield side
+        return
+    whole = loaded.task.build()
+
+    def model(arrays: ArrayRecord) -> nn.Module:
+        whole.load_state_dict(arrays.to_torch_state_dict())
+        return whole
+
+    def save(folder: Path, arrays: ArrayRecord) -> None:
+        save_model(folder / "model.safetensors", arrays)
+
+    yield Side(Pressed(inner, **options), ArrayRecord(whole.state_dict()), model, save)
 
 
 def _seed(*numbers: int) -> torch.Generator:

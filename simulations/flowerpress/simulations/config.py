@@ -17,7 +17,14 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from flowerpress.compression.errors import ConfigError, UnknownNameError
 
-__all__ = ["EngineName", "SimulationConfig", "StrategyName", "TrainingConfig", "load_config"]
+__all__ = [
+    "EngineName",
+    "SimulationConfig",
+    "SplitConfig",
+    "StrategyName",
+    "TrainingConfig",
+    "load_config",
+]
 
 EngineName = Literal["inline", "ray"]
 StrategyName = Literal[
@@ -54,6 +61,46 @@ class TrainingConfig(BaseModel):
     max_samples: int | None = Field(
         default=None, ge=1, description="a whole number, at least 1 (examples per round and client)"
     )
+
+
+class SplitConfig(BaseModel):
+    """A network that is cut between the clients and the server; see docs/split.md."""
+
+    model_config = _STRICT
+
+    at: str | None = Field(default=None, min_length=1, description="a place where the task cuts")
+    mode: Literal["vanilla", "u-shaped"] = Field(
+        default="vanilla", description="vanilla (labels go up) or u-shaped (labels stay)"
+    )
+    sharing: Literal["v1", "v2"] = Field(
+        default="v1",
+        description="v1 (the server has a copy for each client) or v2 (clients share one)",
+    )
+    bottleneck: str = Field(
+        default="entropic(channels=12)",
+        min_length=1,
+        description="a bottleneck, such as entropic(channels=12), plain(bits=8) or none",
+    )
+    features: str = Field(
+        default="none",
+        min_length=1,
+        description="a codec, for features of a bottleneck that has no tables of its own",
+    )
+    gradients: str = Field(
+        default="int8(stochastic=true)", min_length=1, description="a codec for gradients"
+    )
+    beta: float = Field(
+        default=0.001, ge=0, description="a number, at least 0 (loss for each bit of an example)"
+    )
+    start: _FilePath | None = Field(
+        default=None, description="the folder of a distilled cut to start from"
+    )
+    patience: float = Field(
+        default=120.0, gt=0, description="seconds without an answer after which a client gives up"
+    )
+
+
+_TABLES: Mapping[str, type[BaseModel]] = {"training": TrainingConfig, "split": SplitConfig}
 
 
 class SimulationConfig(BaseModel):
@@ -95,6 +142,7 @@ class SimulationConfig(BaseModel):
     training: TrainingConfig = Field(
         default_factory=TrainingConfig, description="a table of training settings"
     )
+    split: SplitConfig | None = Field(default=None, description="a table of a cut network")
     links: str | None = Field(
         default=None,
         min_length=1,
@@ -179,8 +227,8 @@ def _value(text: str) -> object:
 
 
 def _known() -> list[str]:
-    top = [name for name in SimulationConfig.model_fields if name != "training"]
-    return top + [f"training.{name}" for name in TrainingConfig.model_fields]
+    top = [name for name in SimulationConfig.model_fields if name not in _TABLES]
+    return top + [f"{key}.{name}" for key, table in _TABLES.items() for name in table.model_fields]
 
 
 def _refuse_unknown(values: Mapping[str, Any]) -> None:
@@ -190,17 +238,21 @@ def _refuse_unknown(values: Mapping[str, Any]) -> None:
             inner = next(iter(value), None) if isinstance(value, Mapping) else None
             name = key if inner is None else f"{key}.{inner}"
             raise UnknownNameError("configuration key", name, _known())
-        if key == "training" and isinstance(value, Mapping):
+        if key in _TABLES and isinstance(value, Mapping):
             for inner in value:
-                if inner not in TrainingConfig.model_fields:
-                    raise UnknownNameError("configuration key", f"training.{inner}", _known())
+                if inner not in _TABLES[key].model_fields:
+                    raise UnknownNameError("configuration key", f"{key}.{inner}", _known())
 
 
 def _explain(error: ValidationError) -> ConfigError:
     """Turn the first of pydantic's findings into a message for the person who wrote the value."""
     first = error.errors(include_url=False)[0]
     # Only names of fields say where it is; unions append the name of the type they tried.
-    where = first["loc"][:2] if first["loc"][:1] in {("training",), ("strategy_options",)} else ()
+    where = (
+        first["loc"][:2]
+        if first["loc"] and first["loc"][0] in {*_TABLES, "strategy_options"}
+        else ()
+    )
     key = ".".join(str(part) for part in where or first["loc"][:1])
     value = first["input"]
     if first["type"] == "extra_forbidden":
@@ -216,8 +268,8 @@ def _explain(error: ValidationError) -> ConfigError:
 
 def _allowed(key: str) -> str:
     name, _, inner = key.partition(".")
-    if name == "training" and inner:
-        return str(TrainingConfig.model_fields[inner].description)
+    if name in _TABLES and inner:
+        return str(_TABLES[name].model_fields[inner].description)
     if name == "strategy_options" and inner:
         return "a number, true, false or text"
     return str(SimulationConfig.model_fields[name].description)

@@ -53,6 +53,7 @@ class TrainLoss:
 class Recorder:
     """The central evaluation of a run, called by the strategy after each round.
 
+    ``model`` makes the whole network of the arrays that the strategy averages.
     ``partitions`` maps node ids to partitions: by those clients go into the records. Each record
     is handed to ``emit``. ``linked`` knows the simulated times, if there are any. ``arrays`` is the
     latest global model.
@@ -61,7 +62,7 @@ class Recorder:
     def __init__(
         self,
         loaded: Loaded,
-        model: nn.Module,
+        model: Callable[[ArrayRecord], nn.Module],
         pressed: Pressed,
         train_loss: TrainLoss,
         partitions: Mapping[int, int],
@@ -91,8 +92,7 @@ class Recorder:
         due = server_round % config.evaluate_every == 0 or server_round == config.rounds
         judged: dict[str, Any] = {}
         if due:
-            self._model.load_state_dict(arrays.to_torch_state_dict())
-            judgement = judge(self._loaded, self._model)
+            judgement = judge(self._loaded, self._model(arrays))
             judged = {name: getattr(judgement, name) for name in vars(judgement)}
         moved = self._pressed.meter.of(server_round)
         left_out = self._left_out(server_round)

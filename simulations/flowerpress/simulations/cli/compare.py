@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -20,19 +20,33 @@ from flowerpress.simulations.cli.options import (
     configure,
 )
 
-__all__ = ["compare"]
+if TYPE_CHECKING:
+    from flowerpress.simulations.config import SimulationConfig
+
+__all__ = ["compare", "read_variant"]
+
+_CODECS = "none,int8,stc,fedzip"
 
 
 def compare(
     overrides: Overrides = None,
     config: ConfigFile = None,
     codecs: Annotated[
-        str,
+        str | None,
         typer.Option(
             help="Codecs, policies (.toml) and plans (.json) to compare, the reference first; "
-            "'a/b' is a up and b down.",
+            "'a/b' is a up and b down (default, without --variant: none,int8,stc,fedzip).",
         ),
-    ] = "none,int8,stc,fedzip",
+    ] = None,
+    variant: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="'LABEL: KEY=VALUE ...'",
+            help="A run with other settings, such as 'split: split.beta=0.01 uplink=rd'; again for "
+            "more. They follow the codecs.",
+            show_default=False,
+        ),
+    ] = None,
     seeds: Annotated[int, typer.Option(min=1, help="Seeds of each codec: 0, 1, ...")] = 3,
     task: Task = None,
     data: DataFolder = None,
@@ -53,27 +67,58 @@ def compare(
 
     Example: flowerpress compare --task mnist --codecs "none,int8,stc(density=0.005)"
     """
-    settings = configure(
-        config,
-        overrides,
-        task=task,
-        data=data,
-        rounds=rounds,
-        clients=clients,
-        partition=partition,
-        engine=engine,
-    )
+
+    def configured(words: list[str]) -> SimulationConfig:
+        return configure(
+            config,
+            [*(overrides or []), *words],
+            task=task,
+            data=data,
+            rounds=rounds,
+            clients=clients,
+            partition=partition,
+            engine=engine,
+        )
+
+    settings = configured([])
+    variants = [read_variant(text) for text in variant or []]
     import shlex
     import sys
 
     from flowerpress.simulations.cli.show import show_comparison
-    from flowerpress.simulations.comparison import plan_comparison, run_comparison
+    from flowerpress.simulations.comparison import codec_variants, plan_variants, run_comparison
     from flowerpress.simulations.quiet import hush_flower
     from flowerpress.simulations.report import write_comparison
 
     hush_flower()
     folder = out or Path("runs") / f"compare-{Path(settings.task).stem}"
-    planned = plan_comparison(settings, codecs, seeds, folder)
+    labelled = [(label, configured(words)) for label, words in variants]
+    if codecs or not variants:
+        labelled = codec_variants(settings, codecs or _CODECS) + labelled
+    planned = plan_variants(labelled, seeds, folder)
     runs = run_comparison(planned, workers=workers, overwrite=overwrite)
     page = write_comparison(folder, runs, command=shlex.join(["flowerpress", *sys.argv[1:]]))
     show_comparison(runs, page)
+
+
+def read_variant(text: str) -> tuple[str, list[str]]:
+    """Return the label and the ``key=value`` words of ``label: key=value key=value``.
+
+    Raises:
+        ConfigError: it has no label or no setting.
+    """
+    import shlex
+
+    from flowerpress.compression import ConfigError
+
+    label, colon, rest = text.partition(":")
+    try:
+        words = shlex.split(rest)
+    except ValueError as error:
+        raise ConfigError(f"--variant {text!r}: {error}") from error
+    if not (colon and label.strip() and words):
+        raise ConfigError(
+            f"--variant {text!r} is not 'label: key=value ...', such as "
+            "'split: split.beta=0.01 uplink=rd'"
+        )
+    return label.strip(), words

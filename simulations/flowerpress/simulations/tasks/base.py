@@ -6,6 +6,7 @@ A task of one's own needs :meth:`Task.load` and :meth:`Task.build`, and nothing 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -149,20 +150,31 @@ class Task(ABC):
         device = next(model.parameters()).device
         descent = Descent(model.parameters(), training.lr, training.momentum, training.weight_decay)
         model.train()
-        used = torch.randperm(len(samples), generator=generator)[: training.max_samples]
         total = torch.zeros((), dtype=torch.float64, device=device)
+        seen = 0
+        for inputs, labels in self.batches(samples, training, generator):
+            scores, labels = model(inputs.to(device)), labels.to(device)
+            loss = functional.cross_entropy(scores.flatten(0, -2), labels.flatten())
+            descent.forget_gradients()
+            torch.autograd.backward(loss)
+            descent.step()
+            total += loss.detach() * len(inputs)
+            seen += len(inputs)
+        return TrainResult(float(total) / seen, seen // training.epochs)
+
+    def batches(
+        self, samples: Samples, training: Training, generator: torch.Generator
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield the batches of one round: prepared inputs (B, ...) and their labels (B, ...).
+
+        Which examples, and their order, is drawn from ``generator`` and from nowhere else.
+        """
+        used = torch.randperm(len(samples), generator=generator)[: training.max_samples]
         for _ in range(training.epochs):
             order = used[torch.randperm(len(used), generator=generator)]
             for start in range(0, len(order), training.batch_size):
                 batch = order[start : start + training.batch_size]
-                scores = model(self.prepare(samples.inputs[batch]).to(device))
-                labels = samples.labels[batch].to(device)
-                loss = functional.cross_entropy(scores.flatten(0, -2), labels.flatten())
-                descent.forget_gradients()
-                torch.autograd.backward(loss)
-                descent.step()
-                total += loss.detach() * len(batch)
-        return TrainResult(float(total) / (training.epochs * len(used)), len(used))
+                yield self.prepare(samples.inputs[batch]), samples.labels[batch]
 
     def evaluate(self, model: nn.Module, samples: Samples) -> Evaluation:
         """Judge ``model`` on each of ``samples``; changes nothing in it.
