@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import isfinite
+from typing import Any
 
 from flwr.app import ConfigRecord, RecordDict
 
@@ -54,7 +55,7 @@ class SplitTerms:
         record = content.config_records.get(SPLIT_RECORD)
         if record is None:
             return None
-        values = dict(record)
+        values: dict[str, Any] = dict(record)
         kinds = {
             "address": str,
             "run": bytes,
