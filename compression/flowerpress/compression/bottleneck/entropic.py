@@ -1,0 +1,81 @@
+"""The learned bottleneck: normalized convolutions and a prior that knows what its latent costs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from flowerpress.compression.bottleneck.base import Bottleneck, straight_through
+from flowerpress.compression.bottleneck.convolutions import halves
+from flowerpress.compression.bottleneck.gdn import Gdn
+from flowerpress.compression.bottleneck.prior import FactorizedPrior
+
+if TYPE_CHECKING:
+    from flowerpress.compression.features.tables import Tables
+
+__all__ = ["Entropic"]
+
+
+class Entropic(Bottleneck):
+    """The Entropic Student's bottleneck.
+
+    Matsubara et al., "Supervised Compression for Resource-Constrained Edge Computing Systems"
+    (WACV 2022). With ``widths`` (96, 48), ``channels`` 24 and ``decoder_widths`` (512, 256) it is
+    the published one for a ResNet-50: (3, 224, 224) to a latent of (24, 55, 55) to (256, 56, 56).
+
+    Args:
+        shape: what enters, (C, H, W) or (C, T).
+        out_shape: what leaves.
+        channels: of the latent.
+        widths: of the encoder's hidden layers.
+        decoder_widths: of the decoder's two hidden layers.
+
+    Raises:
+        ConfigError: shapes that its convolutions do not lead from and to.
+    """
+
+    def __init__(
+        self,
+        shape: tuple[int, ...],
+        out_shape: tuple[int, ...],
+        *,
+        channels: int = 24,
+        widths: Sequence[int] = (96, 48),
+        decoder_widths: Sequence[int] = (512, 256),
+    ) -> None:
+        super().__init__()
+        self.channels = channels
+        self.encoder, self.decoder = halves(
+            shape, out_shape, channels, widths, decoder_widths, Gdn, _inverse
+        )
+        self.prior = FactorizedPrior(channels)
+
+    def rounded(self, latent: Tensor) -> Tensor:
+        """Return the nearest of the values that a channel's median plus an integer can be."""
+        medians = self.prior.medians().reshape(-1, *(1,) * (latent.dim() - 2))
+        with torch.no_grad():
+            values = torch.round(latent - medians) + medians
+        return straight_through(latent, values)
+
+    def rate(self, latent: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """Return the bits of a noisy latent."""
+        return self.prior.bits(self.noisy(latent, generator))
+
+    def prior_parameters(self) -> Iterator[nn.Parameter]:
+        """Return the prior's parameters."""
+        return self.prior.parameters()
+
+    def statistics(self) -> Mapping[str, nn.Module]:
+        """Return the prior."""
+        return {"prior": self.prior}
+
+    def tables(self, version: int) -> Tables:
+        """Return integer tables of the prior as it is now."""
+        return self.prior.tables(version)
+
+
+def _inverse(channels: int) -> Gdn:
+    return Gdn(channels, inverse=True)
