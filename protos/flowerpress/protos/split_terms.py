@@ -24,7 +24,7 @@ _LONGEST = {"address": 512, "token": 64, "certificate": 1 << 16, "run": 8}
 class SplitTerms:
     """Where and how a client joins a round.
 
-    ``address`` is ``host:port``; ``run`` identifies the run (8 bytes), ``client`` this client in it;
+    ``address`` is ``host:port``; ``run`` identifies the run (8 bytes), ``client`` this client;
     ``token`` admits to this round alone; ``certificate`` is the PEM text of the authority that the
     service's certificate is checked with (empty: no TLS); ``patience`` is how many seconds a
     client waits for an answer before it gives up.

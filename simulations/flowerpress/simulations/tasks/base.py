@@ -109,6 +109,8 @@ class Task(ABC):
     training: ClassVar[Training] = Training()
     partition: ClassVar[str] = "iid"
     clients: ClassVar[int] = 10
+    cut_at: ClassVar[str | None] = None
+    """Where split training cuts the network unless the user says otherwise."""
     evaluation_batch: ClassVar[int] = 250
     """Examples in one forward pass of ``evaluate``; bounds its memory, not its result."""
 

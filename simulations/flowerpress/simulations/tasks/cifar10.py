@@ -68,6 +68,7 @@ class Cifar10(Task):
     )
     partition: ClassVar[str] = "dirichlet(alpha=0.5)"
     clients: ClassVar[int] = 10
+    cut_at: ClassVar[str | None] = "stage1"
 
     def load(self) -> Data:
         """Read the images, uint8 (N, 32, 32, 3). Raises ConfigError if the files are missing,

@@ -27,6 +27,7 @@ class Digits(Task):
     training: ClassVar[Training] = Training(epochs=2, batch_size=16, lr=0.02, momentum=0.9)
     partition: ClassVar[str] = "dirichlet(alpha=0.5)"
     clients: ClassVar[int] = 10
+    cut_at: ClassVar[str | None] = "pool"
 
     def load(self) -> Data:
         """Read the images, uint8 (N, 8, 8) of 0 to 16. Raises ConfigError without scikit-learn."""

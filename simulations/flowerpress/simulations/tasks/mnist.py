@@ -50,6 +50,7 @@ class Mnist(Task):
     )
     partition: ClassVar[str] = "dirichlet(alpha=0.5)"
     clients: ClassVar[int] = 10
+    cut_at: ClassVar[str | None] = "relu1"
 
     def load(self) -> Data:
         """Read the IDX files: images uint8 (N, 28, 28). Raises ConfigError if they are missing,

@@ -36,6 +36,7 @@ class ResNet(nn.Module):
                 layers.append(_Block(before, width, stride=2 if stage and not block else 1))
                 before = width
         self.blocks = nn.Sequential(*layers)
+        self._stages = len(widths)
         side = _IMAGE >> len(widths)
         self.head = nn.Linear(before * side * side, classes)
         for module in self.modules():
@@ -46,6 +47,16 @@ class ResNet(nn.Module):
         features = functional.relu(self.norm(self.stem(images)))
         scores: Tensor = self.head(self.blocks(features).flatten(1))
         return scores
+
+    def parts(self) -> list[tuple[str, nn.Module]]:
+        """Return what runs one after the other: ``stem``, ``stage1``, ..., ``head``."""
+        each = len(self.blocks) // self._stages
+        stages = [self.blocks[start : start + each] for start in range(0, len(self.blocks), each)]
+        return [
+            ("stem", nn.Sequential(self.stem, self.norm, nn.ReLU())),
+            *((f"stage{number}", stage) for number, stage in enumerate(stages, start=1)),
+            ("head", nn.Sequential(nn.Flatten(), self.head)),
+        ]
 
 
 class _Block(nn.Module):
