@@ -52,6 +52,22 @@ class Bottleneck(nn.Module, ABC):
         del generator
         return latent.new_zeros(())
 
+    def relaxed(
+        self, features: Tensor, generator: torch.Generator | None = None, *, noise: bool = True
+    ) -> tuple[Tensor, Tensor]:
+        """Return what the tail gets while this is trained as a whole, and the bits of it.
+
+        Without a prior nothing is rounded and nothing costs bits: levels are measured afterwards.
+
+        Args:
+            features: what enters (B, C, ...).
+            generator: of the noise.
+            noise: whether noise stands for rounding, or rounding itself, straight through.
+        """
+        del generator, noise
+        latent = self.encoder(features)
+        return self.decoder(latent), latent.new_zeros(())
+
     def prior_parameters(self) -> Iterator[nn.Parameter]:
         """Return the parameters that only the rate depends on."""
         return iter(())

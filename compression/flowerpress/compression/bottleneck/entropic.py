@@ -57,12 +57,22 @@ class Entropic(Bottleneck):
         """Return the nearest of the values that a channel's median plus an integer can be."""
         medians = self.prior.medians().reshape(-1, *(1,) * (latent.dim() - 2))
         with torch.no_grad():
-            values = torch.round(latent - medians) + medians
+            # Adding zero leaves no minus zero, which integers do not have either.
+            values = (torch.round(latent - medians) + 0.0) + medians
         return straight_through(latent, values)
 
     def rate(self, latent: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Return the bits of a noisy latent."""
         return self.prior.bits(self.noisy(latent, generator))
+
+    def relaxed(
+        self, features: Tensor, generator: torch.Generator | None = None, *, noise: bool = True
+    ) -> tuple[Tensor, Tensor]:
+        """Return decoded features and the bits that the prior gives to their noisy latent."""
+        latent = self.encoder(features)
+        noisy = self.noisy(latent, generator)
+        crossed = noisy if noise else self.rounded(latent)
+        return self.decoder(crossed), self.prior.bits(noisy)
 
     def prior_parameters(self) -> Iterator[nn.Parameter]:
         """Return the prior's parameters."""

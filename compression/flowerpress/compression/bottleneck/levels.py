@@ -66,7 +66,8 @@ class Levels(nn.Module):
         """Return the nearest levels of a latent (B, C, ...), straight through."""
         steps, centres = self._beside(self.steps, latent), self._beside(self.centres, latent)
         with torch.no_grad():
-            values = torch.round((latent - centres) / steps) * steps + centres
+            # Adding zero leaves no minus zero, which integers do not have either.
+            values = (torch.round((latent - centres) / steps) + 0.0) * steps + centres
         return straight_through(latent, values)
 
     def width(self, latent: Tensor) -> Tensor:

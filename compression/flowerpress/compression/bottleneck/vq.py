@@ -66,6 +66,13 @@ class VectorQuantized(Bottleneck):
         """Return ``latent``: it holds whole numbers."""
         return latent
 
+    def relaxed(
+        self, features: Tensor, generator: torch.Generator | None = None, *, noise: bool = True
+    ) -> tuple[Tensor, Tensor]:
+        """Return the features that the tail gets: the codes themselves are trained with."""
+        del generator, noise
+        return self(features), features.new_zeros(())
+
     def statistics(self) -> Mapping[str, nn.Module]:
         """Return how often each code was used."""
         return {"usage": self.usage}
