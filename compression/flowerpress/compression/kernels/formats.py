@@ -13,7 +13,7 @@ import numpy as np
 
 from flowerpress.compression.kernels.jit import jit
 
-__all__ = ["brain", "float8", "half", "integers", "lookup", "nearest", "peaks"]
+__all__ = ["brain", "float8", "half", "integers", "lookup", "nearest", "peaks", "randomized"]
 
 _MAGNITUDE = np.uint32(0x7FFFFFFF)
 _STRIP = 1024
@@ -66,6 +66,27 @@ def integers(x: Any, scales: Any, length: int, largest: int, out: Any) -> None:
         scale = scales[group] if scales[group] > 0 else np.float32(np.inf)
         for i in range(start, stop):
             level = np.rint(x[i] / scale)
+            level = top if level > top else level
+            level = -top if level < -top else level
+            out[i] = np.uint8(level + top)
+
+
+@jit
+def randomized(x: Any, scales: Any, length: int, largest: int, noise: Any, out: Any) -> None:
+    """As ``integers``, rounded up where the fraction of x / scale is above ``noise``.
+
+    ``noise`` (x.size,) float32 is uniform in [0, 1): then the expected level is x / scale.
+    """
+    top = np.float32(largest)
+    for group in range(scales.size):
+        start = group * length
+        stop = min(start + length, x.size)
+        scale = scales[group] if scales[group] > 0 else np.float32(np.inf)
+        for i in range(start, stop):
+            exact = x[i] / scale
+            level = np.floor(exact)
+            # The difference is exact; a sum of value and noise would be rounded.
+            level += np.float32(exact - level > noise[i])
             level = top if level > top else level
             level = -top if level < -top else level
             out[i] = np.uint8(level + top)

@@ -52,15 +52,24 @@ class Fp8(Preset):
 
 @dataclass(frozen=True)
 class Int8PerChannel(Preset):
-    """``int8``: one scale per output channel or tensor, levels entropy coded."""
+    """``int8``: one scale per output channel or tensor, levels entropy coded.
+
+    ``stochastic``: rounded at random, right on average.
+    """
 
     scale: str = "channel"
     coder: str = "rans"
+    stochastic: bool = False
 
     def codec(self, spec: TensorSpec) -> Codec:
         """Return the 8-bit pipeline."""
         group = _of_eight_bits(self.scale)
-        return Pipeline([Int8() if self.scale == "channel" else Integers(8, group)], self.coder)
+        stage = (
+            Int8(self.stochastic)
+            if self.scale == "channel"
+            else Integers(8, group, self.stochastic)
+        )
+        return Pipeline([stage], self.coder)
 
 
 @dataclass(frozen=True)
@@ -78,16 +87,21 @@ class Int4(Preset):
 
 @dataclass(frozen=True)
 class IntN(Preset):
-    """``intn``: integers of two to eight bits, a scale per channel, tensor or block."""
+    """``intn``: integers of two to eight bits, a scale per channel, tensor or block.
+
+    ``stochastic``: rounded at random, right on average.
+    """
 
     bits: int = 6
     scale: str = "channel"
     block: int = 64
     coder: str = "rans"
+    stochastic: bool = False
 
     def codec(self, spec: TensorSpec) -> Codec:
         """Return the pipeline of so many bits."""
-        return Pipeline([Integers(self.bits, grouping(self.scale, self.block))], self.coder)
+        group = grouping(self.scale, self.block)
+        return Pipeline([Integers(self.bits, group, self.stochastic)], self.coder)
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,10 @@ from numpy.typing import NDArray
 
 from flowerpress.compression.codec import Context
 from flowerpress.compression.errors import FormatError, NonFiniteError
-from flowerpress.compression.kernels.formats import integers, lookup, peaks
+from flowerpress.compression.kernels.formats import integers, lookup, peaks, randomized
 from flowerpress.compression.spec import TensorSpec
 from flowerpress.compression.stages.base import Form, Levels, Opened, Stage
+from flowerpress.compression.stages.integers import noise_for
 from flowerpress.compression.stages.scales import channels, largest_scale
 from flowerpress.compression.wire import Reader, Writer
 
@@ -29,12 +30,19 @@ class Int8(Stage):
     two axes, or fewer than four values a channel, have one scale. Side information: one float32
     per channel. Worst-case error: half a scale, and 2**-143 where scales are denormal. Source:
     Jacob et al., CVPR 2018, section 2.1, without the zero point.
+
+    ``stochastic``: rounded at random, up as often as the fraction says, so that the mean is right
+    and the error below a scale (Gupta et al., ICML 2015, section 3). Only encoders know of it.
     """
 
     tag = 3
     name = "int8"
     takes = Form.TENSOR
     gives = Form.LEVELS
+
+    def __init__(self, stochastic: bool = False) -> None:
+        self.stochastic = stochastic
+        self.biased = not stochastic
 
     @property
     def alphabet(self) -> int:
@@ -53,7 +61,11 @@ class Int8(Stage):
         side.raw(scales.astype("<f4").tobytes())
         # A row of zeros, or of denormals whose scale underflows, is coded as zeros.
         levels = np.empty(x.size, np.uint8)
-        integers(x, scales, length, LARGEST, levels)
+        if self.stochastic:
+            noise = noise_for(x.size, spec, context)
+            randomized(x, scales, length, LARGEST, noise, levels)
+        else:
+            integers(x, scales, length, LARGEST, levels)
         return Levels(levels, 2 * LARGEST + 1)
 
     def open(self, count: int, spec: TensorSpec, side: Reader) -> Opened:
@@ -71,3 +83,7 @@ class Int8(Stage):
             return out
 
         return Opened(count, 2 * LARGEST + 1, restore)
+
+    def describe(self) -> str:
+        """Return the name, and how it rounds unless to nearest."""
+        return f"{self.name} at random" if self.stochastic else self.name
