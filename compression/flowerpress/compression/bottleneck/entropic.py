@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -12,9 +11,7 @@ from flowerpress.compression.bottleneck.base import Bottleneck, straight_through
 from flowerpress.compression.bottleneck.convolutions import halves
 from flowerpress.compression.bottleneck.gdn import Gdn
 from flowerpress.compression.bottleneck.prior import FactorizedPrior
-
-if TYPE_CHECKING:
-    from flowerpress.compression.features.tables import Tables
+from flowerpress.compression.features.tables import Tables
 
 __all__ = ["Entropic"]
 

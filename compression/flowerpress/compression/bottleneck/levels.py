@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from flowerpress.compression.bottleneck.base import straight_through
 from flowerpress.compression.errors import ConfigError
-
-if TYPE_CHECKING:
-    from flowerpress.compression.features.tables import Tables
+from flowerpress.compression.features.tables import Tables
 
 __all__ = ["Levels"]
 
@@ -80,8 +76,6 @@ class Levels(nn.Module):
         Raises:
             ConfigError: nothing was measured.
         """
-        from flowerpress.compression.features.tables import Tables
-
         counts = self.counts.numpy().astype(np.float64)
         if not counts.any():
             raise ConfigError("this bottleneck is measured: call calibrate(features) first")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -11,9 +10,7 @@ from torch import Tensor, nn
 from flowerpress.compression.bottleneck.base import Bottleneck
 from flowerpress.compression.bottleneck.convolutions import halves, rectified
 from flowerpress.compression.bottleneck.levels import Levels
-
-if TYPE_CHECKING:
-    from flowerpress.compression.features.tables import Tables
+from flowerpress.compression.features.tables import Tables
 
 __all__ = ["ChannelReduction", "Measured", "Plain"]
 

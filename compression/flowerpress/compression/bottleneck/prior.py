@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 from itertools import pairwise
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -16,9 +15,7 @@ from torch.nn import functional
 
 from flowerpress.compression.bottleneck.bounded import at_least
 from flowerpress.compression.errors import ConfigError
-
-if TYPE_CHECKING:
-    from flowerpress.compression.features.tables import Tables
+from flowerpress.compression.features.tables import Tables
 
 __all__ = ["FactorizedPrior"]
 
@@ -96,8 +93,6 @@ class FactorizedPrior(nn.Module):
         Raises:
             ConfigError: a parameter is NaN or infinite.
         """
-        from flowerpress.compression.features.tables import Tables
-
         if not all(torch.isfinite(parameter).all() for parameter in self.parameters()):
             raise ConfigError("the prior holds NaN or infinity: train again with a smaller step")
         medians = self.medians()

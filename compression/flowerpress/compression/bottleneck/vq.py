@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -12,9 +11,7 @@ from torch import Tensor, nn
 from flowerpress.compression.bottleneck.base import Bottleneck, straight_through
 from flowerpress.compression.bottleneck.convolutions import halves, rectified
 from flowerpress.compression.errors import ConfigError
-
-if TYPE_CHECKING:
-    from flowerpress.compression.features.tables import Tables
+from flowerpress.compression.features.tables import Tables
 
 __all__ = ["VectorQuantized"]
 
@@ -92,8 +89,6 @@ class VectorQuantized(Bottleneck):
 
     def tables(self, version: int) -> Tables:
         """Return the table of how often each code is used, with half a count added to each."""
-        from flowerpress.compression.features.tables import Tables
-
         counts = self.usage.counts.numpy().astype(np.float64)
         if not counts.any():
             raise ConfigError("this bottleneck is measured: call calibrate(features) first")
