@@ -292,7 +292,7 @@ def test_values_that_overflow_are_refused() -> None:
 
 def test_a_codec_that_no_one_has_is_refused() -> None:
     body = b"\1\x63" + bytes(12)
-    with pytest.raises(FormatError, match="features: .*unknown codec tag 99"):
+    with pytest.raises(FormatError, match=r"features: .*unknown codec tag 99"):
         PresetCodec("none").decode(body, (1, 3))
 
 
