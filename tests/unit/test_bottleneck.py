@@ -104,7 +104,7 @@ def test_straight_through_keeps_values_to_the_bit() -> None:
 def test_noise_is_as_wide_as_a_step_and_drawn_from_the_generator() -> None:
     chosen = made("plain(bits=4)", MAP)
     assert isinstance(chosen, Plain)
-    assert chosen.levels.steps.unique().numel() > 1
+    assert len(set(chosen.levels.steps.tolist())) > 1
     latent = torch.randn(50, 16, 8, 8)
     noise = chosen.noisy(latent, torch.Generator().manual_seed(5)) - latent
     again = chosen.noisy(latent, torch.Generator().manual_seed(5)) - latent

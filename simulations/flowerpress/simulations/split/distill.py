@@ -25,7 +25,15 @@ from flowerpress.compression.bottleneck import Cut
 from flowerpress.simulations.split.batches import Batches
 from flowerpress.simulations.split.distill_state import Place, keep, restore, resume
 
-__all__ = ["DistillSettings", "Tick", "distill", "learning", "make_optimizer", "run_stage"]
+__all__ = [
+    "DistillSettings",
+    "Tick",
+    "distill",
+    "generator_of",
+    "learning",
+    "make_optimizer",
+    "run_stage",
+]
 
 TeacherFeatures = Callable[[Tensor], Sequence[Tensor]]
 """Prepared inputs to what the teacher's parts put out, from where the bottleneck's decoder ends."""
@@ -123,7 +131,7 @@ def distill(
             with learning(cut, stage) as trained:
                 optimizer = _optimizer(cut, trained, settings, moments)
                 for epoch in range(first, due):
-                    generator = _generator(seed, stage, epoch)
+                    generator = generator_of(seed, stage, epoch)
                     loss = run_stage(
                         cut,
                         teacher,
@@ -286,14 +294,14 @@ def _optimizer(
 def _calibrate(cut: Cut, data: Batches, seed: int) -> None:
     """Measure what is measured, on some of the examples as the head sees them."""
     parts: list[Tensor] = []
-    for inputs, _ in data.epoch(_generator(seed, 0, 0)):
+    for inputs, _ in data.epoch(generator_of(seed, 0, 0)):
         parts.append(cut.head(inputs))
         if sum(map(len, parts)) >= _SEEN_TO_CALIBRATE:
             break
     cut.bottleneck.calibrate(torch.cat(parts))
 
 
-def _generator(seed: int, stage: int, epoch: int) -> torch.Generator:
-    """Return the generator of an epoch: one that was begun anew draws the same."""
-    state = np.random.SeedSequence((seed, stage, epoch)).generate_state(1, np.uint64)
+def generator_of(*numbers: int) -> torch.Generator:
+    """Return the generator of an epoch (seed, stage, epoch): begun anew, it draws the same."""
+    state = np.random.SeedSequence(numbers).generate_state(1, np.uint64)
     return torch.Generator().manual_seed(int(state[0]) >> 1)

@@ -42,12 +42,13 @@ class Place:
 def keep(
     folder: Path | None,
     cut: Cut,
-    optimizer: torch.optim.Optimizer,
+    optimizer: torch.optim.Optimizer | None,
     settings: DistillSettings,
     seed: int,
     place: Place,
+    of: str = "",
 ) -> None:
-    """Write the state; without a folder, do nothing.
+    """Write the state; without a folder, do nothing. ``of`` tells kinds of training apart.
 
     Raises:
         ConfigError: it cannot be written.
@@ -59,18 +60,19 @@ def keep(
     except OSError as error:
         raise ConfigError(f"cannot make the folder {folder}: {error.strerror}") from error
     tensors = {_WEIGHTS + name: value for name, value in _parts(cut).state_dict().items()}
-    for index, moments in optimizer.state_dict()["state"].items():
+    state = {} if optimizer is None else optimizer.state_dict()["state"]
+    for index, moments in state.items():
         for name, value in moments.items():
             tensors[f"{_MOMENTS}{index}/{name}"] = torch.as_tensor(value)
     # Modules of a cut may share tensors (a book of codes): the format wants each name its own.
     tensors = {name: value.detach().clone().contiguous() for name, value in tensors.items()}
-    state = {"format": _FORMAT, "settings": asdict(settings), "seed": seed, **asdict(place)}
+    told = {"format": _FORMAT, "of": of, "settings": asdict(settings), "seed": seed}
     with written_whole(folder / FILE, force=True) as stream:
-        stream.write(save(tensors, {"state": json.dumps(state)}))
+        stream.write(save(tensors, {"state": json.dumps({**told, **asdict(place)})}))
 
 
 def resume(
-    folder: Path | None, cut: Cut, settings: DistillSettings, seed: int
+    folder: Path | None, cut: Cut, settings: DistillSettings, seed: int, of: str = ""
 ) -> tuple[Place, dict[str, Tensor]] | None:
     """Load the weights that ``folder`` holds into ``cut``; return how far they are, and moments.
 
@@ -89,7 +91,7 @@ def resume(
     except (OSError, SafetensorError) as error:
         raise ConfigError(f"cannot read {path}: {error}; remove it to begin anew") from error
     fields = Fields(parse(text, str(path)), str(path))
-    own = {"format": _FORMAT, "settings": asdict(settings), "seed": seed}
+    own = {"format": _FORMAT, "of": of, "settings": asdict(settings), "seed": seed}
     if any(fields.raw(name) != value for name, value in own.items()):
         raise ConfigError(f"{path}: is of another distillation; remove it, or name another folder")
     weights = {
