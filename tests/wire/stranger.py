@@ -5,6 +5,7 @@ It uses NumPy for float formats, protobuf-free header parsing, and no code of fl
 
 from __future__ import annotations
 
+import bisect
 import functools
 import hashlib
 import itertools
@@ -934,6 +935,68 @@ def rans(source: Bytes, n: int, alphabet: int) -> list[int]:
     assert not words
     assert set(states) == {0 if lanes == 1 else 65536}
     return join(code, out, Bits(source.rest()))
+
+
+def tables(data: bytes) -> list[tuple[float, float, int, list[int]]]:
+    """Centre, step, low and frequencies (the escape's last) of each channel of a cut."""
+    source = Bytes(data)
+    assert source.take(1) == b"\1"
+    assert source.varint() >= 1  # the version
+    channels = []
+    for _ in range(source.varint()):
+        centre, step = source.f32(2).tolist()
+        low, own = source.varint(), source.varint()
+        row = [source.varint() + 1 for _ in range(own)]
+        low = -(low + 1) // 2 if low % 2 else low // 2
+        channels.append((centre, step, low, [*row, (1 << 16) - sum(row)]))
+    assert not source.rest()
+    return channels
+
+
+def features(data: bytes, table: bytes, n: int) -> tuple[list[list[int]], NDArray[np.float32]]:
+    """The symbols of a stream, and what they stand for, both (C, n)."""
+    channels = tables(table)
+    source = Bytes(data)
+    (mode,) = source.take(1)
+    size = source.varint() if mode & 8 else 0
+    coded = Bytes(source.take(len(data) - source.at - size))
+    escapes = Bits(source.rest())
+    lanes = 1 << (mode & 7)
+    start = 0 if lanes == 1 else 1 << 32
+    lengths = [min(6, len(coded.data))] if lanes == 1 else [6] * lanes
+    states = [int.from_bytes(coded.take(length), "little") for length in lengths]
+    symbols = []
+    for _, _, low, row in channels:
+        sums = [0, *itertools.accumulate(row)]
+        line = []
+        for i in range(n):
+            x = states[i % lanes]
+            slot = x % (1 << 16)
+            s = bisect.bisect_right(sums, slot) - 1
+            x = row[s] * (x >> 16) + slot - sums[s]
+            if x < 1 << 32 and coded.at < len(coded.data):
+                x = x << 16 | int.from_bytes(coded.take(2), "little")
+            states[i % lanes] = x
+            line.append(low + s)
+        symbols.append(line)
+    assert not coded.rest()
+    assert states == [start] * lanes
+    for line, (_, _, low, row) in zip(symbols, channels, strict=True):
+        end = low + len(row) - 1
+        for i in range(n):
+            if line[i] == end:
+                zeros = 0
+                while not escapes.get(1):
+                    zeros += 1
+                u = 1
+                for _ in range(zeros):
+                    u = u << 1 | escapes.get(1)
+                u -= 1
+                line[i] = low - 1 - u // 2 if u % 2 else end + u // 2
+    numbers = np.array(symbols, np.float32)
+    steps = np.array([[step] for _, step, _, _ in channels], np.float32)
+    centres = np.array([[centre] for centre, _, _, _ in channels], np.float32)
+    return symbols, numbers * steps + centres
 
 
 def huffman(source: Bytes, n: int, alphabet: int) -> list[int]:

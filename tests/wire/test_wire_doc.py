@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import math
 import re
+from hashlib import sha256
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -40,6 +42,7 @@ STRANGER = _load(Path(__file__).parent / "stranger.py")
 UPDATES = sorted((ROOT / "tests" / "golden" / "updates").glob("*.fpu"))
 PACKED = sorted((ROOT / "tests" / "golden" / "checkpoints").glob("*.fpress"))
 CODED = sorted((ROOT / "tests" / "golden" / "coders").glob("*.json"))
+CROSSED = sorted((ROOT / "tests" / "golden" / "features").glob("*.json"))
 
 
 def example() -> bytes:
@@ -107,6 +110,19 @@ def test_a_stranger_reads_the_golden_bodies(path: Path) -> None:
         assert STRANGER.coded(case["coder"], body, len(symbols), case["alphabet"]) == symbols
     else:
         assert STRANGER.positions(body, len(symbols), case["size"]) == symbols
+
+
+@pytest.mark.parametrize("path", CROSSED, ids=[path.stem for path in CROSSED])
+def test_a_stranger_reads_the_golden_features(path: Path) -> None:
+    case = json.loads(path.read_text())
+    batch, channels, *rest = case["shape"]
+    symbols, values = STRANGER.features(
+        bytes.fromhex(case["body"]), bytes.fromhex(case["tables"]), batch * math.prod(rest)
+    )
+    assert symbols == case.get("symbols", symbols)
+    assert sha256(np.array(symbols, "<i4").tobytes()).hexdigest() == case["symbols_sha256"]
+    samples = values.reshape(channels, batch, *rest).swapaxes(0, 1)
+    assert sha256(samples.astype("<f4").tobytes()).hexdigest() == case["values_sha256"]
 
 
 def test_the_tables_name_everything() -> None:
