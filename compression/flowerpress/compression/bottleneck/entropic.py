@@ -15,6 +15,8 @@ from flowerpress.compression.features.tables import Tables
 
 __all__ = ["Entropic"]
 
+_FIRST_WIDTH = 4.0
+
 
 class Entropic(Bottleneck):
     """The Entropic Student's bottleneck.
@@ -48,6 +50,7 @@ class Entropic(Bottleneck):
         self.encoder, self.decoder = halves(
             shape, out_shape, channels, widths, decoder_widths, Gdn, _inverse
         )
+        _spread(self.encoder, self.decoder)
         self.prior = FactorizedPrior(channels)
 
     def rounded(self, latent: Tensor) -> Tensor:
@@ -82,6 +85,19 @@ class Entropic(Bottleneck):
     def tables(self, version: int) -> Tables:
         """Return integer tables of the prior as it is now."""
         return self.prior.tables(version)
+
+
+@torch.no_grad()
+def _spread(encoder: nn.Sequential, decoder: nn.Sequential) -> None:
+    """Draw weights such that the first latent is several rounding steps wide.
+
+    With torch's own, it lies within one step: all of it is rounded to zero, and noise hides it.
+    """
+    for half, gain in ((reversed(encoder), _FIRST_WIDTH), (decoder, 1 / _FIRST_WIDTH)):
+        for module in half:
+            if isinstance(module, nn.Conv1d | nn.Conv2d):
+                nn.init.normal_(module.weight, std=gain * module.weight[0].numel() ** -0.5)
+                gain = 1.0
 
 
 def _inverse(channels: int) -> Gdn:

@@ -220,6 +220,7 @@ def client_app_from_json(text: str) -> ClientApp:
 
 def _client_app(federation: Federation) -> ClientApp:
     app = ClientApp(mods=[press()])
+    text = federation.to_json()
 
     @app.train()
     def train(message: Message, context: Context) -> Message:
@@ -233,7 +234,7 @@ def _client_app(federation: Federation) -> ClientApp:
         generator = generator_of(config.seed, stage, number, partition + 1)
         torch.set_num_threads(config.threads)
         loaded = load(config)
-        taught = _read(federation, Path(str(told["file"])), str(told["sha256"]))
+        taught = _read(text, Path(str(told["file"])), str(told["sha256"]))
         module = _trained(taught.cut, stage)
         module.load_state_dict(message.content.array_records["arrays"].to_torch_state_dict())
         samples = loaded.samples(partition)
@@ -283,7 +284,7 @@ def _write(path: Path, taught: Lesson) -> str:
 
 
 @lru_cache(maxsize=1)
-def _read(federation: Federation, path: Path, digest: str) -> Lesson:
+def _read(text: str, path: Path, digest: str) -> Lesson:
     """Return student and teacher with the weights that the server wrote; made once a process.
 
     Raises:
@@ -295,6 +296,7 @@ def _read(federation: Federation, path: Path, digest: str) -> Lesson:
         raise ConfigError(f"cannot read {path}: {error.strerror}") from error
     if hashlib.sha256(body).hexdigest() != digest:
         raise ConfigError(f"{path}: is not the file that the server wrote; copy it again")
+    federation = Federation.from_json(text)
     task, recipe = load(federation.config).task, federation.recipe
     taught = lesson(task, task.build(), recipe.at, recipe.bottleneck, recipe.mode)
     _whole(taught).load_state_dict(load_tensors(body))
