@@ -1,0 +1,392 @@
+"""A device's stream to a split service: sends, waits, reconnects, repeats, and counts bytes."""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections.abc import Iterator
+from types import TracebackType
+from typing import Self
+
+import grpc
+import numpy as np
+from numpy.typing import NDArray
+
+from flowerpress.client.split.errors import (
+    RoundLostError,
+    SplitRefusedError,
+    SplitUnreachableError,
+)
+from flowerpress.client.split.metered import LinkMeter
+from flowerpress.compression import FormatError, WireError
+from flowerpress.compression.features import FeatureCodec, TableCodec, Tables, feature_codec
+from flowerpress.protos.split import (
+    HELLO,
+    METHOD,
+    Code,
+    Kind,
+    SplitLimits,
+    SplitMessage,
+    channel_options,
+    pack_labels,
+    pack_split,
+    unpack_split,
+)
+
+__all__ = ["SplitLink"]
+
+Array = NDArray[np.float32]
+
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 2.0
+# The service's mind may change about these; all others are final for the message at hand.
+_AGAIN = (Code.CHECKSUM, Code.BUSY)
+_MOST_AGAIN = 5
+
+
+class SplitLink:
+    """A connection to a split service; a context manager that opens and closes it.
+
+        with SplitLink("host:7070", run=1, client=3, round=1, token=token) as link:
+            gradient, loss = link.step(latent, labels)
+
+    A connection that breaks is made anew and the message is sent again, until ``deadline`` seconds
+    pass without an answer; the service applies a step once, however often it arrives.
+
+    Args:
+        address: ``host:port``.
+        run: identity of the run.
+        client: number of this client in it.
+        round: of training; 0: for predictions only.
+        token: that the service asks for.
+        root_certificates: PEM of the authority of the service's certificate; None: no TLS.
+        deadline: seconds to wait for an answer, attempts to reconnect included.
+        seed: of stochastic codecs.
+        restart: take back what this client did in this round so far.
+        limits: caps on what the service may send.
+
+    Attributes:
+        codec: how features are coded, as the service asks.
+        tables: the service's tables, or None.
+        mode: ``vanilla`` or ``u``, the service's.
+        meter: bytes both ways.
+        acknowledged: the last step whose answer arrived.
+    """
+
+    def __init__(
+        self,
+        address: str,
+        *,
+        run: int,
+        client: int,
+        round: int = 0,  # noqa: A002 - the term of the field
+        token: bytes = b"",
+        root_certificates: bytes | None = None,
+        deadline: float = 60.0,
+        seed: int = 0,
+        restart: bool = False,
+        limits: SplitLimits | None = None,
+    ) -> None:
+        self.address, self.run, self.client, self.round = address, run, client, round
+        self.meter = LinkMeter()
+        self.tables: Tables | None = None
+        self.codec: FeatureCodec = feature_codec("none")
+        self.mode = "vanilla"
+        self.acknowledged = 0
+        self._limits = limits or SplitLimits()
+        self._token, self._deadline, self._seed = token, deadline, seed
+        self._restart = restart
+        self._gradients: FeatureCodec = self.codec
+        self._exact = feature_codec("none")
+        self._key = b""
+        self._stream: _Stream | None = None
+        self._half = 0  # the step whose gradient is still to be sent (U-shaped)
+        options = channel_options(self._limits)
+        self._channel = (
+            grpc.insecure_channel(address, options)
+            if root_certificates is None
+            else grpc.secure_channel(
+                address, grpc.ssl_channel_credentials(root_certificates), options
+            )
+        )
+
+    def __enter__(self) -> Self:
+        try:
+            self._connected(time.monotonic() + self._deadline)
+        except BaseException:
+            self.abandon()
+            raise
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        try:
+            if kind is None and self.round:
+                self._exchange(SplitMessage(Kind.CLOSE, step=self.acknowledged))
+        finally:
+            self.abandon()
+
+    def abandon(self) -> None:
+        """Close the connection without a word, as a device does that loses power."""
+        self._drop()
+        self._channel.close()
+
+    def step(
+        self, latent: Array, labels: NDArray[np.int64], classes: int = 0
+    ) -> tuple[Array, float]:
+        """Train the server's part on a batch.
+
+        Args:
+            latent: float32 (B, C, ...).
+            labels: int64 (B, ...), from 0 up.
+            classes: how many there are, if it is known; they decide the bits of a label.
+
+        Returns:
+            The gradient of the loss for what the server decoded, float32 like ``latent``, and the
+            loss.
+
+        Raises:
+            EncodeError: a latent that cannot be coded (NaN, infinity).
+            RoundLostError: the service no longer knows the round's steps.
+            SplitError: no answer in time, or a refusal.
+        """
+        labels = np.asarray(labels, np.int64)
+        classes = classes or int(labels.max(initial=0)) + 1
+        message = SplitMessage(
+            Kind.FEATURES,
+            step=self.acknowledged + 1,
+            shape=latent.shape,
+            label_shape=labels.shape,
+            classes=classes,
+            labels=pack_labels(labels, classes),
+        )
+        answer = self._exchange(message, latent)
+        return self._array(answer, Kind.GRADIENT, self._gradients, latent.shape), answer.loss
+
+    def forward(self, latent: Array) -> Array:
+        """Send the latent of a batch (U-shaped); return what the last layers take.
+
+        Raises: as ``step``.
+        """
+        message = SplitMessage(Kind.FEATURES, step=self.acknowledged + 1, shape=latent.shape)
+        answer = self._exchange(message, latent)
+        self._half = message.step
+        return self._array(answer, Kind.TAIL_INPUT, self._gradients, None)
+
+    def backward(self, gradient: Array) -> Array:
+        """Send the gradient of what ``forward`` returned; return that of its latent.
+
+        Raises: as ``step``.
+        """
+        rng = np.random.default_rng([self._seed, self.round, self.client, self._half, 1])
+        message = SplitMessage(
+            Kind.TAIL_GRADIENT,
+            step=self._half,
+            shape=gradient.shape,
+            payload=self._gradients.encode(gradient, rng),
+        )
+        answer = self._exchange(message)
+        return self._array(answer, Kind.GRADIENT, self._gradients, None)
+
+    def infer(self, latent: Array) -> Array:
+        """Return the service's scores for the latent of a batch (B, C, ...).
+
+        Raises: as ``step``.
+        """
+        message = SplitMessage(Kind.INFER, step=self.acknowledged, shape=latent.shape)
+        answer = self._exchange(message, latent)
+        return self._array(answer, Kind.PREDICTION, self._exact, None)
+
+    def _array(
+        self,
+        answer: SplitMessage,
+        kind: Kind,
+        codec: FeatureCodec,
+        shape: tuple[int, ...] | None,
+    ) -> Array:
+        if answer.kind is not kind or (shape is not None and answer.shape != tuple(shape)):
+            raise FormatError("answer", f"{answer.kind.name} of shape {answer.shape}")
+        if len(answer.shape) < 2:
+            raise FormatError("answer.shape", f"is {answer.shape}")
+        if kind is Kind.GRADIENT:
+            self.acknowledged = answer.step
+        return codec.decode(answer.payload, answer.shape)
+
+    # Sending
+
+    def _exchange(self, message: SplitMessage, latent: Array | None = None) -> SplitMessage:
+        """Send until there is an answer; the message is coded anew if the tables are new ones."""
+        deadline = time.monotonic() + self._deadline
+        refused = 0
+        while True:
+            stream = self._connected(deadline)
+            ready = message if latent is None else self._coded(message, latent)
+            answer = self._told(stream, ready, deadline)
+            if answer is None:
+                continue
+            if answer.kind is not Kind.ERROR:
+                return answer
+            code, text = _code(answer), answer.text
+            refused += 1
+            if code is Code.UNKNOWN_STEP:
+                raise RoundLostError(code, text)
+            if refused >= _MOST_AGAIN or code not in (*_AGAIN, Code.STALE_TABLES):
+                raise SplitRefusedError(code, text)
+            self._drop()  # new tables come with a new session
+
+    def _coded(self, message: SplitMessage, latent: Array) -> SplitMessage:
+        rng = np.random.default_rng([self._seed, self.round, self.client, message.step])
+        version, digest = (self.tables.version, self.tables.digest[:8]) if self.tables else (0, b"")
+        values = {name: getattr(message, name) for name in ("kind", "step", "shape")}
+        values |= {name: getattr(message, name) for name in ("label_shape", "classes", "labels")}
+        payload = self.codec.encode(np.ascontiguousarray(latent, np.float32), rng)
+        return SplitMessage(**values, payload=payload, tables_version=version, tables_digest=digest)
+
+    def _told(self, stream: _Stream, message: SplitMessage, deadline: float) -> SplitMessage | None:
+        """Send once; None where the connection broke or what came back cannot be read."""
+        data = pack_split(message, self._key)
+        self.meter.up.record(message, len(data))
+        try:
+            body = stream.ask(data, deadline)
+            answer = unpack_split(body, self._key, self._limits)
+        except (_BrokenError, WireError):
+            self._drop()
+            return None
+        if answer.kind is not Kind.ERROR and answer.step != message.step:
+            self._drop()
+            return None
+        self.meter.down.record(answer, len(body))
+        return answer
+
+    # Connecting
+
+    def _connected(self, deadline: float) -> _Stream:
+        pause = _FIRST_PAUSE
+        while self._stream is None:
+            problem = self._open(deadline)
+            if problem is None:
+                break
+            left = deadline - time.monotonic()
+            if left <= 0:
+                raise SplitUnreachableError(
+                    f"no answer from {self.address} for {self._deadline:g} s ({problem}): is the "
+                    "service running there, and does it expect TLS as this device does?"
+                )
+            time.sleep(min(pause, left))
+            pause = min(2 * pause, _LONGEST_PAUSE)
+        assert self._stream is not None
+        return self._stream
+
+    def _open(self, deadline: float) -> str | None:
+        """Try once; return what stood in the way."""
+        stream = _Stream(self._channel)
+        opened = SplitMessage(
+            Kind.OPEN,
+            step=self.acknowledged,
+            round=self.round,
+            run=self.run,
+            client=self.client,
+            token=self._token,
+            restart=self._restart,
+            tables_version=self.tables.version if self.tables else 0,
+            tables_digest=self.tables.digest[:8] if self.tables else b"",
+            largest=self._limits.largest,
+        )
+        try:
+            data = pack_split(opened, HELLO)
+            self.meter.up.record(opened, len(data))
+            body = stream.ask(data, deadline)
+            ack = unpack_split(body, HELLO, self._limits)
+            self.meter.down.record(ack, len(body))
+            if ack.kind is Kind.ERROR:
+                stream.end()
+                return self._refused(ack)
+            self._accept(ack)
+        except (_BrokenError, WireError) as error:
+            stream.end()
+            return str(error)
+        self._stream = stream
+        self._restart = False
+        return None
+
+    def _refused(self, answer: SplitMessage) -> str:
+        code = _code(answer)
+        if code is Code.UNKNOWN_STEP:
+            raise RoundLostError(code, answer.text)
+        if code not in (*_AGAIN, Code.TURN):
+            raise SplitRefusedError(code, answer.text)
+        return answer.text
+
+    def _accept(self, ack: SplitMessage) -> None:
+        if ack.kind is not Kind.ACK or not ack.session:
+            raise FormatError("answer", "is not an ACK")
+        if ack.tables:
+            self.tables = Tables.from_bytes(ack.tables, max_channels=self._limits.channels)
+        if ack.tables_version:
+            if self.tables is None or self.tables.digest[:8] != ack.tables_digest:
+                self.tables = None
+                raise FormatError("answer.tables", "are not the ones that it names")
+            self.codec = TableCodec(self.tables)
+        else:
+            self.tables, self.codec = None, feature_codec(ack.features)
+        self._gradients = feature_codec(ack.gradients)
+        self.mode, self._key = ack.mode, ack.session
+
+    def _drop(self) -> None:
+        if self._stream is not None:
+            self._stream.end()
+            self._stream = None
+
+
+class _BrokenError(Exception):
+    """The stream ended, or had no answer before the deadline."""
+
+
+class _Stream:
+    """One gRPC stream: a question, then its answer, with a deadline."""
+
+    def __init__(self, channel: grpc.Channel) -> None:
+        self._out: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
+        self._in: queue.SimpleQueue[bytes | Exception] = queue.SimpleQueue()
+        self._call = channel.stream_stream(METHOD)(iter(self._out.get, None))
+        threading.Thread(target=self._read, args=(self._call,), daemon=True).start()
+
+    def ask(self, data: bytes, deadline: float) -> bytes:
+        """Send ``data`` and return what comes back."""
+        self._out.put(data)
+        try:
+            answer = self._in.get(timeout=max(0.0, deadline - time.monotonic()))
+        except queue.Empty:
+            raise _BrokenError("it does not answer") from None
+        if isinstance(answer, Exception):
+            raise _BrokenError(_reason(answer)) from answer
+        return answer
+
+    def end(self) -> None:
+        """End the stream; nothing more is read."""
+        self._out.put(None)
+        self._call.cancel()
+
+    def _read(self, answers: Iterator[bytes]) -> None:
+        try:
+            for answer in answers:
+                self._in.put(answer)
+            self._in.put(EOFError("the service ended the stream"))
+        except Exception as error:  # noqa: BLE001 - it is raised where the answer is awaited
+            self._in.put(error)
+
+
+def _code(answer: SplitMessage) -> Code:
+    try:
+        return Code(answer.code)
+    except ValueError:
+        raise FormatError("answer.code", f"is {answer.code}") from None
+
+
+def _reason(error: Exception) -> str:
+    details = getattr(error, "details", None)
+    return str(details() if callable(details) else error)

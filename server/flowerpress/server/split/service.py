@@ -1,0 +1,282 @@
+"""The split service: streams of features in, gradients or predictions out.
+
+One thread per stream answers its messages one at a time, so a client has at most one step in the
+making, and gRPC's flow control holds back whoever sends more. Threads and not asyncio: a step is a
+call into torch that would block an event loop, so asyncio would hand each one to a thread and take
+the result back; benchmarks/split_service.py measures both ways of answering.
+"""
+
+from __future__ import annotations
+
+import secrets
+import threading
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from hmac import compare_digest
+from logging import getLogger
+
+import grpc
+
+from flowerpress.compression.features import Tables
+from flowerpress.protos.split import (
+    HELLO,
+    METHOD,
+    SESSION,
+    Code,
+    Kind,
+    SplitLimits,
+    SplitMessage,
+    channel_options,
+    pack_split,
+    unpack_split,
+)
+from flowerpress.server.split.desk import Desk, Refusal, refusal_of
+from flowerpress.server.split.reports import ClientReport, RoundReport, Traffic
+from flowerpress.server.split.sessions import Seat, Session, Sessions
+from flowerpress.server.split.tails import Tails
+
+__all__ = ["SplitService"]
+
+_log = getLogger(__name__)
+
+_TURN = 2.0  # seconds that an OPEN waits for its turn before the client is told to ask again
+
+
+class SplitService:
+    """Serves the server's part of a split network.
+
+        service = SplitService(Copies(cut.server, make_optimizer), run=1)
+        service.publish(cut.bottleneck.tables(1))
+        port = service.serve("0.0.0.0:7070", certificates=(key, chain))
+
+    Predictions are served at all times, to whoever has ``token``; steps of training only between
+    ``begin_round`` and ``end_round``, to that round's clients.
+
+    Args:
+        tails: the module, and whose copy of it a client trains.
+        run: identity of the run; messages of another are refused.
+        token: admits to predictions; empty: anyone.
+        features: codec that clients are to use where there are no tables.
+        gradients: codec of gradients, both ways, and of what the last layers on devices take.
+        mode: ``vanilla``, or ``u``: the last layers and the labels stay on the devices.
+        limits: caps on what clients may send.
+        seed: of the stochastic codecs.
+        ttl: seconds after which a silent stream is ended.
+
+    Raises:
+        ConfigError: an unknown codec.
+    """
+
+    def __init__(
+        self,
+        tails: Tails,
+        *,
+        run: int,
+        token: bytes = b"",
+        features: str = "none",
+        gradients: str = "int8(stochastic=true)",
+        mode: str = "vanilla",
+        limits: SplitLimits | None = None,
+        seed: int = 0,
+        ttl: float = 300.0,
+    ) -> None:
+        self.run, self.tails = run, tails
+        self.limits = limits or SplitLimits()
+        self._token = token
+        self._desk = Desk(tails, features, gradients, mode, self.limits, seed)
+        self._sessions = Sessions(self.limits.clients, ttl)
+        self._ttl = ttl
+        self._round, self._round_token = 0, b""
+        self._seats: dict[int, Seat] = {}
+        self._lock = threading.Lock()
+        self._server: grpc.Server | None = None
+        self._stopped = threading.Event()
+
+    def publish(self, tables: Tables) -> None:
+        """Code features with ``tables`` from now on; clients with older ones are told."""
+        self._desk.tables = tables
+
+    def begin_round(self, number: int, clients: Sequence[int], token: bytes) -> None:
+        """Open a round to ``clients``, whose streams must name its number and token."""
+        with self._lock:
+            self._round, self._round_token = number, token
+            self._seats = {client: Seat(client, number) for client in clients}
+        self.tails.begin(list(clients))
+
+    def end_round(self, counted: Sequence[int] | None = None) -> RoundReport:
+        """Close the round and settle the module, from the clients that count (None: all).
+
+        A client's weight is the number of samples that it trained on.
+        """
+        with self._lock:
+            seats, self._seats, self._round_token = self._seats, {}, b""
+        self.tails.close()
+        reports: dict[int, ClientReport] = {}
+        traffic: dict[int, Traffic] = {}
+        weights = {}
+        for client, seat in seats.items():
+            with seat.lock:  # a step in the making is finished, and none follows
+                seat.closed = True
+                seat.pending = seat.shown = seat.answer = None
+            reports[client], traffic[client] = seat.report, seat.traffic
+            if seat.report.samples and (counted is None or client in counted):
+                weights[client] = float(seat.report.samples)
+        self.tails.end(weights)
+        return RoundReport(reports, traffic)
+
+    def serve(
+        self, address: str = "127.0.0.1:0", *, certificates: tuple[bytes, bytes] | None = None
+    ) -> int:
+        """Listen on ``address`` and return the port.
+
+        Args:
+            address: ``host:port``; port 0 takes a free one.
+            certificates: private key and certificate chain, PEM; None: no TLS, for one machine or
+                behind something that has it.
+
+        Raises:
+            OSError: the address cannot be listened on.
+        """
+        # One more stream than is allowed can say so.
+        pool = ThreadPoolExecutor(self.limits.clients + 8, "split")
+        server = grpc.server(pool, options=channel_options(self.limits))
+        handler = grpc.stream_stream_rpc_method_handler(self._exchange)
+        service, _, method = METHOD.strip("/").partition("/")
+        server.add_generic_rpc_handlers(
+            (grpc.method_handlers_generic_handler(service, {method: handler}),)
+        )
+        try:
+            if certificates is None:
+                port = server.add_insecure_port(address)
+            else:
+                credentials = grpc.ssl_server_credentials([certificates])
+                port = server.add_secure_port(address, credentials)
+        except RuntimeError as error:
+            raise OSError(f"cannot listen on {address}: {error}") from error
+        if port == 0:
+            raise OSError(f"cannot listen on {address}")
+        server.start()
+        self._server = server
+        self._stopped.clear()
+        threading.Thread(target=self._sweep, daemon=True, name="split-sweep").start()
+        return int(port)
+
+    def stop(self, grace: float = 1.0) -> None:
+        """End all streams after ``grace`` seconds, and stop listening."""
+        self._stopped.set()
+        if self._server is not None:
+            self._server.stop(grace).wait()
+            self._server = None
+
+    def _sweep(self) -> None:
+        while not self._stopped.wait(min(self._ttl / 4, 30.0)):
+            self._sessions.sweep()
+
+    # One stream
+
+    def _exchange(
+        self, requests: Iterator[bytes], context: grpc.ServicerContext
+    ) -> Iterator[bytes]:
+        session: Session | None = None
+        reply: SplitMessage | None
+        try:
+            for data in requests:
+                if session is None:
+                    reply, session = self._admit(data, context)
+                    key = HELLO
+                else:
+                    reply, key = self._answer(data, session), session.key
+                if reply is not None:
+                    packed = pack_split(reply, key)
+                    if session is not None:
+                        _count_down(session.seat, reply, len(packed))
+                    yield packed
+                if session is None:
+                    return
+        finally:
+            if session is not None:
+                self._sessions.remove(session)
+
+    def _admit(
+        self, data: bytes, context: grpc.ServicerContext
+    ) -> tuple[SplitMessage, Session | None]:
+        try:
+            opened = unpack_split(data, HELLO, self.limits)
+            if opened.kind is not Kind.OPEN:
+                raise Refusal(Code.MALFORMED, "a stream begins with OPEN")
+            seat = self._seat(opened)
+            session = Session(secrets.token_bytes(SESSION), seat, context.cancel)
+            training = bool(opened.round)
+            if not self._sessions.add(session, training=training):
+                raise Refusal(Code.BUSY, f"{self.limits.clients} clients are connected already")
+            try:
+                if training:
+                    self._enter(seat, opened)
+                seat.traffic.up.record(len(data))
+                return self._desk.welcome(session.key, opened, seat), session
+            except BaseException:
+                self._sessions.remove(session)
+                raise
+        except Exception as error:  # noqa: BLE001 - all of it is for the client, in words
+            return self._refused(error, 0), None
+
+    def _seat(self, opened: SplitMessage) -> Seat:
+        """Return the client's seat in the round, or one for predictions only."""
+        if opened.run != self.run:
+            raise Refusal(Code.ROUND, "this service belongs to another run")
+        if not opened.round:
+            if not compare_digest(opened.token, self._token):
+                raise Refusal(Code.TOKEN, "the token is not the one that admits to predictions")
+            return Seat(opened.client, 0)
+        with self._lock:
+            seat = self._seats.get(opened.client)
+            # A wrong token tells nothing of who takes part.
+            if not self._round_token or not compare_digest(opened.token, self._round_token):
+                raise Refusal(Code.TOKEN, "the token is not that of the round under way")
+            if seat is None or opened.round != self._round:
+                raise Refusal(Code.ROUND, f"not a client of round {opened.round}")
+        return seat
+
+    def _enter(self, seat: Seat, opened: SplitMessage) -> None:
+        with seat.lock:
+            if seat.closed:
+                raise Refusal(Code.ROUND, "the round is over")
+            if not seat.entered or opened.restart:
+                self.tails.enter(seat.client, _TURN)
+                seat.entered, seat.done = True, 0
+                seat.answer = seat.shown = seat.pending = None
+                seat.report = ClientReport()
+            # The last answer may have been lost on its way, but not more than that.
+            if opened.step not in (seat.done, seat.done - 1):
+                raise Refusal(
+                    Code.UNKNOWN_STEP,
+                    f"the client has seen step {opened.step} and the server {seat.done}",
+                )
+
+    def _answer(self, data: bytes, session: Session) -> SplitMessage | None:
+        step = 0
+        try:
+            if not self._sessions.current(session):
+                raise Refusal(Code.BUSY, "a newer stream of this client took over")
+            message = unpack_split(data, session.key, self.limits)
+            step = message.step
+            return self._desk.answer(message, session.seat, len(data))
+        except Exception as error:  # noqa: BLE001 - as above
+            return self._refused(error, step)
+
+    def _refused(self, error: Exception, step: int) -> SplitMessage:
+        refusal = refusal_of(error)
+        if refusal.code is Code.INTERNAL:
+            _log.error("split service: a step failed", exc_info=error)
+        return SplitMessage(Kind.ERROR, step=step, code=int(refusal.code), text=refusal.text)
+
+
+def _count_down(seat: Seat, reply: SplitMessage, size: int) -> None:
+    kind = {
+        Kind.GRADIENT: "gradients",
+        Kind.TAIL_INPUT: "tail inputs",
+        Kind.PREDICTION: "predictions",
+    }.get(reply.kind, "others")
+    seat.traffic.down.record(
+        size, 4 * reply.elements, **{kind: len(reply.payload), "tables": len(reply.tables)}
+    )
