@@ -141,6 +141,17 @@ def test_another_version_is_another_digest() -> None:
     assert tables_of(symbols, 1).digest != tables_of(symbols, 2).digest
 
 
+def test_what_is_too_rare_is_left_to_the_escape() -> None:
+    one = np.ones(1, np.float32)
+    tails = 10.0 ** -np.arange(12, dtype=np.float64)
+    p = np.concatenate([tails[::-1], tails[1:], [1e-12]])
+    tables = Tables.from_probabilities(1, np.array([-11], np.int32), [p], one, one)
+    assert tables.lows[0] == -5  # 0.8e-5 of all is more than half of 2**-16
+    assert tables.frequencies[0].size == 11 + 1
+    symbols: NDArray[np.int32] = np.array([[-11, -6, -5, 0, 5, 6, 11]], np.int32)
+    np.testing.assert_array_equal(decode(encode(symbols, tables), tables, 7), symbols)
+
+
 @pytest.mark.parametrize("shape", [(2, 3), (1, 3, 7), (4, 3, 5, 6), (0, 3, 5)])
 def test_the_receiver_decodes_what_the_sender_can_compute(shape: tuple[int, ...]) -> None:
     rng = np.random.default_rng(3)

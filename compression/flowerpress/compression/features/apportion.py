@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["TOTAL", "apportion", "smoothed_histogram"]
+__all__ = ["TOTAL", "apportion", "smoothed_histogram", "trimmed"]
 
 TOTAL = 1 << 16
 """What the frequencies of a channel sum to."""
@@ -26,12 +26,8 @@ def apportion(probabilities: NDArray[np.float64]) -> NDArray[np.uint32]:
         ValueError: none or too many, negative or NaN, or a sum that is zero or infinite.
     """
     p = np.asarray(probabilities, np.float64)
-    if p.ndim != 1 or not 1 <= p.size <= TOTAL:
-        raise ValueError(f"a channel has 1 to {TOTAL} symbols, not {p.size}")
-    total = p.sum()
-    if not (p >= 0).all() or not np.isfinite(total) or not total > 0:
-        raise ValueError("probabilities must be finite and not negative, and some positive")
-    frequencies = np.maximum(np.rint(p / total * TOTAL), 1).astype(np.int64)
+    _check(p)
+    frequencies = np.maximum(np.rint(p / p.sum() * TOTAL), 1).astype(np.int64)
     excess = int(frequencies.sum()) - TOTAL
     while excess:
         most = int(frequencies.argmax())
@@ -41,6 +37,37 @@ def apportion(probabilities: NDArray[np.float64]) -> NDArray[np.uint32]:
         excess += change
     out: NDArray[np.uint32] = frequencies.astype(np.uint32)
     return out
+
+
+def _check(p: NDArray[np.float64]) -> None:
+    if p.ndim != 1 or not 1 <= p.size <= TOTAL:
+        raise ValueError(f"a channel has 1 to {TOTAL} symbols, not {p.size}")
+    total = p.sum()
+    if not (p >= 0).all() or not np.isfinite(total) or not total > 0:
+        raise ValueError("probabilities must be finite and not negative, and some positive")
+
+
+def trimmed(low: int, probabilities: NDArray[np.float64]) -> tuple[int, NDArray[np.float64]]:
+    """Return the same with what is too rare for a frequency left to the escape, at both ends.
+
+    A symbol is, if its nearest frequency is 0. At an end of the symbols it would cost tables a byte
+    and the others some of theirs, for what an escape does in a few bits more.
+
+    Args:
+        low: the first symbol.
+        probabilities: (n,), the escape's last; of any sum.
+
+    Raises:
+        ValueError: see ``apportion``.
+    """
+    p = np.asarray(probabilities, np.float64)
+    _check(p)
+    often = np.flatnonzero(p[:-1] * TOTAL >= 0.5 * p.sum())
+    if not often.size:
+        return low, p
+    first, end = int(often[0]), int(often[-1]) + 1
+    rest = p[-1] + p[:first].sum() + p[end:-1].sum()
+    return low + first, np.append(p[first:end], rest)
 
 
 def smoothed_histogram(row: NDArray[np.int32]) -> tuple[int, NDArray[np.float64]]:

@@ -18,7 +18,7 @@ from flowerpress.compression.errors import (
     LimitError,
     NonFiniteError,
 )
-from flowerpress.compression.features.apportion import TOTAL, apportion, smoothed_histogram
+from flowerpress.compression.features.apportion import TOTAL, apportion, smoothed_histogram, trimmed
 from flowerpress.compression.features.flat import Flat
 from flowerpress.compression.kernels import features as kernel
 from flowerpress.compression.wire import Reader, Writer
@@ -119,16 +119,21 @@ class Tables:
         Args:
             version, lows, centres, steps: as of :class:`Tables`.
             probabilities: for each channel those of ``low, low + 1, ...``, and last the mass of
-                all other symbols; they need not sum to 1.
+                all other symbols; they need not sum to 1. What is too rare at either end for a
+                frequency of its own joins these.
 
         Raises:
             ConfigError: shapes that do not fit, or probabilities that are none.
         """
         try:
-            frequencies = tuple(apportion(p) for p in probabilities)
+            kept = [
+                trimmed(int(low), p) for low, p in zip(np.asarray(lows), probabilities, strict=True)
+            ]
+            frequencies = tuple(apportion(p) for _, p in kept)
         except ValueError as error:
             raise ConfigError(f"no tables can be made: {error}") from None
-        return cls(version, lows, frequencies, centres, steps)
+        first: NDArray[np.int32] = np.array([low for low, _ in kept], np.int32)
+        return cls(version, first, frequencies, centres, steps)
 
     @classmethod
     def from_symbols(
