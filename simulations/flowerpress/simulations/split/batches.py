@@ -12,15 +12,15 @@ from flowerpress.compression import ConfigError
 from flowerpress.simulations.split.augment import flipped_and_shifted
 from flowerpress.simulations.tasks import Samples, Task
 
-__all__ = ["Batches"]
+__all__ = ["Batches", "in_colour"]
 
 
 @dataclass(frozen=True, eq=False)
 class Batches:
     """``samples`` of ``task`` in batches of ``batch_size``; the last may be smaller.
 
-    ``augment``: images, (B, C, H, W) once prepared, are mirrored and shifted. ``len`` is the number
-    of batches of an epoch.
+    ``augment``: images in colour, (B, 3, H, W) once prepared, are mirrored and shifted; others may
+    be writing. ``len`` is the number of batches of an epoch.
 
     Raises:
         ConfigError: there are no samples.
@@ -44,6 +44,11 @@ class Batches:
         for start in range(0, len(order), self.batch_size):
             batch = order[start : start + self.batch_size]
             inputs = self.task.prepare(self.samples.inputs[batch])
-            if self.augment and inputs.dim() == 4:
+            if self.augment and in_colour(inputs):
                 inputs = flipped_and_shifted(inputs, generator)
             yield inputs, self.samples.labels[batch]
+
+
+def in_colour(inputs: Tensor) -> bool:
+    """Whether prepared inputs are images of three colours."""
+    return inputs.dim() == 4 and inputs.shape[1] == 3

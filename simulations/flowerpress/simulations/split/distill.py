@@ -42,6 +42,7 @@ Tick = Callable[[str, int, int, float], None]
 """Called after each epoch: which stage, how many epochs are done and due, the mean loss."""
 
 _PRIOR_RATE = 10.0
+_LEAST_ENERGY = 1e-9
 _SEEN_TO_CALIBRATE = 2048
 
 
@@ -49,20 +50,23 @@ _SEEN_TO_CALIBRATE = 2048
 class DistillSettings:
     """How a cut network is distilled.
 
-    ``beta``: squared error that a bit is worth. ``lr``: of Adam in the first stage, the second has
-    a fifth; both fall to zero along a cosine. ``rounding``: what the first stage has in place of
-    rounding, noise as wide as a step or rounding itself with gradients straight through.
+    ``beta``: squared error that a bit of an example is worth. ``lr``: of Adam in the first stage,
+    the second has a fifth; both fall to zero along a cosine. ``rounding``: what the first stage has
+    in place of rounding, noise as wide as a step or rounding itself with gradients straight
+    through. ``relative``: each error counts in shares of the square of the teacher's features, so
+    that late ones, which are few and matter most, weigh as much as early ones.
 
     Raises:
         ConfigError: a number out of range.
     """
 
-    beta: float = 0.02
+    beta: float = 3e-4
     epochs_stage1: int = 8
     epochs_stage2: int = 4
-    lr: float = 2e-3
+    lr: float = 3e-3
     batch_size: int = 64
     rounding: Literal["noise", "straight-through"] = "noise"
+    relative: bool = True
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.beta) and self.beta >= 0):
@@ -217,7 +221,10 @@ def _feature_loss(
                 f"the teacher's features have shape {tuple(target.shape)} where the student's have "
                 f"{tuple(made.shape)}: compare the same parts of both"
             )
-        loss = loss + (made - target).square().sum()
+        error = (made - target).square().sum()
+        if settings.relative:
+            error = error * (len(inputs) / target.square().sum().clamp(min=_LEAST_ENERGY))
+        loss = loss + error
     return loss / len(inputs)
 
 

@@ -297,7 +297,8 @@ def _read(text: str, path: Path, digest: str) -> Lesson:
     if hashlib.sha256(body).hexdigest() != digest:
         raise ConfigError(f"{path}: is not the file that the server wrote; copy it again")
     federation = Federation.from_json(text)
-    task, recipe = load(federation.config).task, federation.recipe
-    taught = lesson(task, task.build(), recipe.at, recipe.bottleneck, recipe.mode)
+    loaded, recipe = load(federation.config), federation.recipe
+    model = loaded.task.build()
+    taught = lesson(loaded.task, loaded.data, model, recipe.at, recipe.bottleneck, recipe.mode)
     _whole(taught).load_state_dict(load_tensors(body))
     return taught

@@ -13,8 +13,8 @@ from flowerpress.compression import ConfigError
 from flowerpress.compression.bottleneck import Cut
 from flowerpress.compression.features import TableCodec
 from flowerpress.simulations.split.networks import cut_network, parts_of
-from flowerpress.simulations.split.tokens import Merge, Unmerge
-from flowerpress.simulations.tasks import Samples, Task
+from flowerpress.simulations.split.tokens import Merge
+from flowerpress.simulations.tasks import Data, Samples, Task
 
 __all__ = ["Judgement", "Lesson", "judge_cut", "lesson"]
 
@@ -40,15 +40,21 @@ class Judgement:
 
 
 def lesson(
-    task: Task, teacher: nn.Module, at: str | None, bottleneck: str, mode: str = "vanilla"
+    task: Task,
+    data: Data,
+    teacher: nn.Module,
+    at: str | None,
+    bottleneck: str,
+    mode: str = "vanilla",
 ) -> Lesson:
     """Return a student of ``teacher``, cut at ``at``; head and tail begin with its weights.
 
-    Features are compared where the bottleneck ends and behind each part of the tail but the last,
-    whose output is scores. The bottleneck's weights are drawn from torch's own generator.
+    Features are compared where the bottleneck ends and behind each part after it, to the scores.
+    The bottleneck's weights are drawn from torch's own generator.
 
     Args:
         task: that ``teacher`` was trained for.
+        data: of the task; tells the shape of an input.
         teacher: the task's network.
         at, bottleneck, mode: as ``cut_network`` takes them; ``at`` None: the task's own.
 
@@ -58,12 +64,12 @@ def lesson(
     place = at or task.cut_at
     if place is None:
         raise ConfigError(f"task {task.name} does not say where to cut its network: give a part")
-    sample = task.prepare(task.load().train.inputs[:2])
+    sample = task.prepare(data.train.inputs[:2])
     cut = cut_network(parts_of(deepcopy(teacher)), sample, place, bottleneck, mode)
     parts = parts_of(teacher)
     stop = [name for name, _ in parts].index(place.partition("/")[0].rpartition("-")[2]) + 1
     before = nn.Sequential(*(part for _, part in parts[:stop]))
-    behind = [part for _, part in parts[stop:-1]]
+    behind = [part for _, part in parts[stop:]]
     merge = next((part for part in cut.head.modules() if isinstance(part, Merge)), None)
 
     def features(inputs: Tensor) -> list[Tensor]:
@@ -74,8 +80,6 @@ def lesson(
             found.append(out)
         return found
 
-    # The teacher's own features stand for both: a student can do no better than approach them.
-    assert merge is None or any(isinstance(part, Unmerge) for part in cut.tail.modules())
     return Lesson(cut, teacher, features)
 
 
