@@ -53,7 +53,7 @@ _CHECKSUM = 8
 _DIMENSIONS = 8
 _LONGEST_TEXT = 500
 _LONGEST = {"token": 64, "session": SESSION, "tables_digest": 8, "mode": 16, "text": _LONGEST_TEXT}
-_LONGEST |= {"features": 200, "gradients": 200}
+_LONGEST |= {"features": 200, "gradients": 200, "cut": 200}
 
 
 class Kind(IntEnum):
@@ -87,7 +87,7 @@ class Code(IntEnum):
     MODE = 11
     LIMIT = 12
     INTERNAL = 13
-    TURN = 14
+    TURN = 14  # another client's turn: to be asked again at once
 
 
 @dataclass(frozen=True)
@@ -131,6 +131,8 @@ class SplitMessage:
     code: int = 0
     text: str = ""
     largest: int = 0
+    cut: str = ""
+    patience: float = 0.0
 
     @property
     def elements(self) -> int:
@@ -176,13 +178,16 @@ def unpack_split(data: bytes, key: bytes, limits: SplitLimits) -> SplitMessage:
         if len(values[name]) > longest:
             raise LimitError(f"message.{name}", f"is longer than {longest}")
     for name in ("shape", "label_shape"):
+        if len(values[name]) > _DIMENSIONS:
+            raise LimitError(f"message.{name}", f"has more than {_DIMENSIONS} dimensions")
         shape = values[name] = tuple(values[name])
-        if len(shape) > _DIMENSIONS or math.prod(shape) > limits.elements:
+        if math.prod(shape) > limits.elements:
             raise LimitError(
                 f"message.{name}", f"is {shape}; {limits.elements} elements are allowed"
             )
-    if not math.isfinite(values["loss"]):
-        raise NonFiniteError("message.loss", "is NaN or infinite")
+    for name in ("loss", "patience"):
+        if not math.isfinite(values[name]):
+            raise NonFiniteError(f"message.{name}", "is NaN or infinite")
     return SplitMessage(**values)
 
 
@@ -231,6 +236,10 @@ def channel_options(limits: SplitLimits) -> list[tuple[str, int]]:
         ("grpc.http2.max_pings_without_data", 0),
         ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
         ("grpc.so_reuseport", 0),
+        # A link has a connection of its own, and is back soon after a service is.
+        ("grpc.use_local_subchannel_pool", 1),
+        ("grpc.initial_reconnect_backoff_ms", 100),
+        ("grpc.max_reconnect_backoff_ms", 2_000),
     ]
 
 

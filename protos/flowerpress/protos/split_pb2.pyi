@@ -8,7 +8,7 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class Split(_message.Message):
-    __slots__ = ("kind", "step", "round", "run", "client", "token", "session", "mode", "restart", "tables_version", "tables_digest", "tables", "features", "gradients", "shape", "payload", "label_shape", "classes", "labels", "loss", "code", "text", "largest")
+    __slots__ = ("kind", "step", "round", "run", "client", "token", "session", "mode", "restart", "tables_version", "tables_digest", "tables", "features", "gradients", "shape", "payload", "label_shape", "classes", "labels", "loss", "code", "text", "largest", "cut", "patience")
     class Kind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
         __slots__ = ()
         NONE: _ClassVar[Split.Kind]
@@ -56,6 +56,8 @@ class Split(_message.Message):
     CODE_FIELD_NUMBER: _ClassVar[int]
     TEXT_FIELD_NUMBER: _ClassVar[int]
     LARGEST_FIELD_NUMBER: _ClassVar[int]
+    CUT_FIELD_NUMBER: _ClassVar[int]
+    PATIENCE_FIELD_NUMBER: _ClassVar[int]
     kind: Split.Kind
     step: int
     round: int
@@ -79,4 +81,6 @@ class Split(_message.Message):
     code: int
     text: str
     largest: int
-    def __init__(self, kind: _Optional[_Union[Split.Kind, str]] = ..., step: _Optional[int] = ..., round: _Optional[int] = ..., run: _Optional[int] = ..., client: _Optional[int] = ..., token: _Optional[bytes] = ..., session: _Optional[bytes] = ..., mode: _Optional[str] = ..., restart: _Optional[bool] = ..., tables_version: _Optional[int] = ..., tables_digest: _Optional[bytes] = ..., tables: _Optional[bytes] = ..., features: _Optional[str] = ..., gradients: _Optional[str] = ..., shape: _Optional[_Iterable[int]] = ..., payload: _Optional[bytes] = ..., label_shape: _Optional[_Iterable[int]] = ..., classes: _Optional[int] = ..., labels: _Optional[bytes] = ..., loss: _Optional[float] = ..., code: _Optional[int] = ..., text: _Optional[str] = ..., largest: _Optional[int] = ...) -> None: ...
+    cut: str
+    patience: float
+    def __init__(self, kind: _Optional[_Union[Split.Kind, str]] = ..., step: _Optional[int] = ..., round: _Optional[int] = ..., run: _Optional[int] = ..., client: _Optional[int] = ..., token: _Optional[bytes] = ..., session: _Optional[bytes] = ..., mode: _Optional[str] = ..., restart: _Optional[bool] = ..., tables_version: _Optional[int] = ..., tables_digest: _Optional[bytes] = ..., tables: _Optional[bytes] = ..., features: _Optional[str] = ..., gradients: _Optional[str] = ..., shape: _Optional[_Iterable[int]] = ..., payload: _Optional[bytes] = ..., label_shape: _Optional[_Iterable[int]] = ..., classes: _Optional[int] = ..., labels: _Optional[bytes] = ..., loss: _Optional[float] = ..., code: _Optional[int] = ..., text: _Optional[str] = ..., largest: _Optional[int] = ..., cut: _Optional[str] = ..., patience: _Optional[float] = ...) -> None: ...

@@ -1,6 +1,11 @@
-"""The device's side of a split network: a link to a split service, with or without Flower."""
+"""The device's side of a split network: a link to a split service, with or without Flower.
+
+What trains imports torch; a link alone does not.
+"""
 
 from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
 
 from flowerpress.client.split.errors import (
     RoundLostError,
@@ -9,7 +14,9 @@ from flowerpress.client.split.errors import (
     SplitUnreachableError,
 )
 from flowerpress.client.split.link import SplitLink
-from flowerpress.client.split.training import SplitResult, train_split
+
+if TYPE_CHECKING:
+    from flowerpress.client.split.training import SplitResult, train_split
 
 __all__ = [
     "RoundLostError",
@@ -20,3 +27,11 @@ __all__ = [
     "SplitUnreachableError",
     "train_split",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name in ("SplitResult", "train_split"):
+        from flowerpress.client.split import training
+
+        return getattr(training, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import queue
-import threading
+import random
 import time
-from collections.abc import Iterator
 from types import TracebackType
 from typing import Self
 
@@ -19,11 +17,11 @@ from flowerpress.client.split.errors import (
     SplitUnreachableError,
 )
 from flowerpress.client.split.metered import LinkMeter
+from flowerpress.client.split.stream import BrokenError, Stream
 from flowerpress.compression import FormatError, WireError
 from flowerpress.compression.features import FeatureCodec, TableCodec, Tables, feature_codec
 from flowerpress.protos.split import (
     HELLO,
-    METHOD,
     Code,
     Kind,
     SplitLimits,
@@ -42,6 +40,7 @@ _FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 2.0
 # The service's mind may change about these; all others are final for the message at hand.
 _AGAIN = (Code.CHECKSUM, Code.BUSY)
 _MOST_AGAIN = 5
+_TURN = "it is another client's turn"
 
 
 class SplitLink:
@@ -60,12 +59,16 @@ class SplitLink:
         round: of training; 0: for predictions only.
         token: that the service asks for.
         root_certificates: PEM of the authority of the service's certificate; None: no TLS.
-        deadline: seconds to wait for an answer, attempts to reconnect included.
+        deadline: seconds to wait for an answer, attempts to reconnect included. A service that
+            answers that it is another client's turn is waited for as long as it does so.
         seed: of stochastic codecs.
         restart: take back what this client did in this round so far.
+        cut: what this device takes the cut for; a service that is cut elsewhere refuses. Empty:
+            whatever the service says.
         limits: caps on what the service may send.
 
     Attributes:
+        cut: the service's, once it is connected.
         codec: how features are coded, as the service asks.
         tables: the service's tables, or None.
         mode: ``vanilla`` or ``u``, the service's.
@@ -85,6 +88,7 @@ class SplitLink:
         deadline: float = 60.0,
         seed: int = 0,
         restart: bool = False,
+        cut: str = "",
         limits: SplitLimits | None = None,
     ) -> None:
         self.address, self.run, self.client, self.round = address, run, client, round
@@ -96,11 +100,14 @@ class SplitLink:
         self._limits = limits or SplitLimits()
         self._token, self._deadline, self._seed = token, deadline, seed
         self._restart = restart
+        self.cut, self._expected = cut, cut
+        self._largest = 0
         self._gradients: FeatureCodec = self.codec
         self._exact = feature_codec("none")
         self._key = b""
-        self._stream: _Stream | None = None
-        self._half = 0  # the step whose gradient is still to be sent (U-shaped)
+        self._stream: Stream | None = None
+        # The step whose gradient is still to be sent (U-shaped), and the shape of its latent.
+        self._half: tuple[int, tuple[int, ...]] = (0, ())
         options = channel_options(self._limits)
         self._channel = (
             grpc.insecure_channel(address, options)
@@ -174,7 +181,7 @@ class SplitLink:
         """
         message = SplitMessage(Kind.FEATURES, step=self.acknowledged + 1, shape=latent.shape)
         answer = self._exchange(message, latent)
-        self._half = message.step
+        self._half = (message.step, message.shape)
         return self._array(answer, Kind.TAIL_INPUT, self._gradients, None)
 
     def backward(self, gradient: Array) -> Array:
@@ -182,15 +189,16 @@ class SplitLink:
 
         Raises: as ``step``.
         """
-        rng = np.random.default_rng([self._seed, self.round, self.client, self._half, 1])
+        step, shape = self._half
+        rng = np.random.default_rng([self._seed, self.round, self.client, step, 1])
         message = SplitMessage(
             Kind.TAIL_GRADIENT,
-            step=self._half,
+            step=step,
             shape=gradient.shape,
             payload=self._gradients.encode(gradient, rng),
         )
         answer = self._exchange(message)
-        return self._array(answer, Kind.GRADIENT, self._gradients, None)
+        return self._array(answer, Kind.GRADIENT, self._gradients, shape)
 
     def infer(self, latent: Array) -> Array:
         """Return the service's scores for the latent of a batch (B, C, ...).
@@ -212,9 +220,10 @@ class SplitLink:
             raise FormatError("answer", f"{answer.kind.name} of shape {answer.shape}")
         if len(answer.shape) < 2:
             raise FormatError("answer.shape", f"is {answer.shape}")
+        values = codec.decode(answer.payload, answer.shape)
         if kind is Kind.GRADIENT:
             self.acknowledged = answer.step
-        return codec.decode(answer.payload, answer.shape)
+        return values
 
     # Sending
 
@@ -227,6 +236,8 @@ class SplitLink:
             ready = message if latent is None else self._coded(message, latent)
             answer = self._told(stream, ready, deadline)
             if answer is None:
+                if time.monotonic() >= deadline:
+                    raise self._unreachable("it does not answer")
                 continue
             if answer.kind is not Kind.ERROR:
                 return answer
@@ -237,6 +248,7 @@ class SplitLink:
             if refused >= _MOST_AGAIN or code not in (*_AGAIN, Code.STALE_TABLES):
                 raise SplitRefusedError(code, text)
             self._drop()  # new tables come with a new session
+            time.sleep(_FIRST_PAUSE)
 
     def _coded(self, message: SplitMessage, latent: Array) -> SplitMessage:
         rng = np.random.default_rng([self._seed, self.round, self.client, message.step])
@@ -246,14 +258,20 @@ class SplitLink:
         payload = self.codec.encode(np.ascontiguousarray(latent, np.float32), rng)
         return SplitMessage(**values, payload=payload, tables_version=version, tables_digest=digest)
 
-    def _told(self, stream: _Stream, message: SplitMessage, deadline: float) -> SplitMessage | None:
+    def _told(self, stream: Stream, message: SplitMessage, deadline: float) -> SplitMessage | None:
         """Send once; None where the connection broke or what came back cannot be read."""
         data = pack_split(message, self._key)
+        if len(data) > self._largest:
+            raise SplitRefusedError(
+                Code.LIMIT,
+                f"a message of {len(data)} bytes, where the service takes {self._largest}; send "
+                "smaller batches",
+            )
         self.meter.up.record(message, len(data))
         try:
-            body = stream.ask(data, deadline)
+            body = stream.ask(data, self._attempt(deadline))
             answer = unpack_split(body, self._key, self._limits)
-        except (_BrokenError, WireError):
+        except (BrokenError, WireError):
             self._drop()
             return None
         if answer.kind is not Kind.ERROR and answer.step != message.step:
@@ -264,26 +282,36 @@ class SplitLink:
 
     # Connecting
 
-    def _connected(self, deadline: float) -> _Stream:
+    def _connected(self, deadline: float) -> Stream:
         pause = _FIRST_PAUSE
         while self._stream is None:
             problem = self._open(deadline)
             if problem is None:
                 break
+            if problem == _TURN:  # the service is there, and had us wait already
+                deadline, pause = time.monotonic() + self._deadline, _FIRST_PAUSE
+                continue
             left = deadline - time.monotonic()
             if left <= 0:
-                raise SplitUnreachableError(
-                    f"no answer from {self.address} for {self._deadline:g} s ({problem}): is the "
-                    "service running there, and does it expect TLS as this device does?"
-                )
-            time.sleep(min(pause, left))
+                raise self._unreachable(problem)
+            time.sleep(min(pause * random.uniform(0.5, 1.0), left))
             pause = min(2 * pause, _LONGEST_PAUSE)
         assert self._stream is not None
         return self._stream
 
+    def _unreachable(self, problem: str) -> SplitUnreachableError:
+        return SplitUnreachableError(
+            f"no answer from {self.address} for {self._deadline:g} s ({problem}): is the service "
+            "running there, and does it expect TLS as this device does?"
+        )
+
+    def _attempt(self, deadline: float) -> float:
+        """Return when to give an attempt up: a lost answer leaves time for another attempt."""
+        return min(deadline, time.monotonic() + self._deadline / 2)
+
     def _open(self, deadline: float) -> str | None:
         """Try once; return what stood in the way."""
-        stream = _Stream(self._channel)
+        stream = Stream(self._channel)
         opened = SplitMessage(
             Kind.OPEN,
             step=self.acknowledged,
@@ -292,6 +320,7 @@ class SplitLink:
             client=self.client,
             token=self._token,
             restart=self._restart,
+            cut=self._expected,
             tables_version=self.tables.version if self.tables else 0,
             tables_digest=self.tables.digest[:8] if self.tables else b"",
             largest=self._limits.largest,
@@ -299,16 +328,19 @@ class SplitLink:
         try:
             data = pack_split(opened, HELLO)
             self.meter.up.record(opened, len(data))
-            body = stream.ask(data, deadline)
+            body = stream.ask(data, self._attempt(deadline))
             ack = unpack_split(body, HELLO, self._limits)
             self.meter.down.record(ack, len(body))
             if ack.kind is Kind.ERROR:
                 stream.end()
                 return self._refused(ack)
             self._accept(ack)
-        except (_BrokenError, WireError) as error:
+        except (BrokenError, WireError) as error:
             stream.end()
             return str(error)
+        except BaseException:
+            stream.end()
+            raise
         self._stream = stream
         self._restart = False
         return None
@@ -319,7 +351,7 @@ class SplitLink:
             raise RoundLostError(code, answer.text)
         if code not in (*_AGAIN, Code.TURN):
             raise SplitRefusedError(code, answer.text)
-        return answer.text
+        return _TURN if code is Code.TURN else answer.text
 
     def _accept(self, ack: SplitMessage) -> None:
         if ack.kind is not Kind.ACK or not ack.session:
@@ -334,7 +366,8 @@ class SplitLink:
         else:
             self.tables, self.codec = None, feature_codec(ack.features)
         self._gradients = feature_codec(ack.gradients)
-        self.mode, self._key = ack.mode, ack.session
+        self.mode, self.cut, self._key = ack.mode, ack.cut, ack.session
+        self._largest = ack.largest
 
     def _drop(self) -> None:
         if self._stream is not None:
@@ -342,51 +375,8 @@ class SplitLink:
             self._stream = None
 
 
-class _BrokenError(Exception):
-    """The stream ended, or had no answer before the deadline."""
-
-
-class _Stream:
-    """One gRPC stream: a question, then its answer, with a deadline."""
-
-    def __init__(self, channel: grpc.Channel) -> None:
-        self._out: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
-        self._in: queue.SimpleQueue[bytes | Exception] = queue.SimpleQueue()
-        self._call = channel.stream_stream(METHOD)(iter(self._out.get, None))
-        threading.Thread(target=self._read, args=(self._call,), daemon=True).start()
-
-    def ask(self, data: bytes, deadline: float) -> bytes:
-        """Send ``data`` and return what comes back."""
-        self._out.put(data)
-        try:
-            answer = self._in.get(timeout=max(0.0, deadline - time.monotonic()))
-        except queue.Empty:
-            raise _BrokenError("it does not answer") from None
-        if isinstance(answer, Exception):
-            raise _BrokenError(_reason(answer)) from answer
-        return answer
-
-    def end(self) -> None:
-        """End the stream; nothing more is read."""
-        self._out.put(None)
-        self._call.cancel()
-
-    def _read(self, answers: Iterator[bytes]) -> None:
-        try:
-            for answer in answers:
-                self._in.put(answer)
-            self._in.put(EOFError("the service ended the stream"))
-        except Exception as error:  # noqa: BLE001 - it is raised where the answer is awaited
-            self._in.put(error)
-
-
 def _code(answer: SplitMessage) -> Code:
     try:
         return Code(answer.code)
     except ValueError:
         raise FormatError("answer.code", f"is {answer.code}") from None
-
-
-def _reason(error: Exception) -> str:
-    details = getattr(error, "details", None)
-    return str(details() if callable(details) else error)

@@ -7,8 +7,10 @@ cut off in the middle is finished before its repetition is looked at.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import replace
+from hashlib import blake2b
 from typing import TypeVar
 
 import numpy as np
@@ -27,8 +29,8 @@ from flowerpress.compression import (
 )
 from flowerpress.compression.features import FeatureCodec, TableCodec, Tables, feature_codec
 from flowerpress.protos.split import Code, Kind, SplitLimits, SplitMessage, unpack_labels
-from flowerpress.server.split.sessions import Seat
-from flowerpress.server.split.tails import Tails, TurnError
+from flowerpress.server.split.sessions import Seat, Session
+from flowerpress.server.split.tails import Part, Tails, TurnError
 
 __all__ = ["MODES", "Desk", "Refusal", "refusal_of"]
 
@@ -60,12 +62,15 @@ class Desk:
         mode: str,
         limits: SplitLimits,
         seed: int,
+        cut: str = "",
+        ttl: float = 300.0,
     ) -> None:
         if mode not in MODES:
             raise UnknownNameError("mode", mode, MODES)
         self.tails = tails
         self._features, self._gradients, self._mode = features, gradients, mode
         self._limits, self._seed = limits, seed
+        self._cut, self._ttl = cut, ttl
         self._plain = feature_codec(features)
         self._down = feature_codec(gradients)
         self._exact = feature_codec("none")
@@ -75,6 +80,8 @@ class Desk:
         """Return the ACK of a session: codecs, and tables unless the client has them."""
         if opened.mode not in ("", self._mode):
             raise Refusal(Code.MODE, f"the service's mode is {self._mode!r}")
+        if opened.cut not in ("", self._cut):
+            raise Refusal(Code.MODE, f"the network is cut at {self._cut!r} here")
         tables = self.tables
         body = b""
         if tables is not None and opened.tables_digest != tables.digest[:8]:
@@ -90,15 +97,22 @@ class Desk:
             features=self._features,
             gradients=self._gradients,
             largest=self._limits.largest,
+            cut=self._cut,
+            patience=self._ttl,
         )
 
-    def answer(self, message: SplitMessage, seat: Seat, size: int) -> SplitMessage | None:
-        """Return the answer to a checked message of ``size`` bytes; None where none is due.
+    def answer(
+        self, message: SplitMessage, seat: Seat, size: int, session: Session
+    ) -> SplitMessage:
+        """Return the answer to a checked message of ``size`` bytes from ``session``.
 
         Raises:
             Refusal, WireError, TurnError, FloatingPointError: it is not used; see ``refusal_of``.
         """
         with seat.lock:
+            if seat.holder is not session:
+                raise Refusal(Code.BUSY, "a newer stream of this client took over")
+            seat.heard = time.monotonic()
             kind = {
                 Kind.FEATURES: "features",
                 Kind.TAIL_GRADIENT: "tail gradients",
@@ -113,9 +127,11 @@ class Desk:
                 case Kind.INFER:
                     return self._infer(message)
                 case Kind.CLOSE:
-                    if seat.round:
+                    if message.step != seat.done:
+                        raise Refusal(Code.UNKNOWN_STEP, f"{seat.done} steps were taken")
+                    if seat.round and not seat.closed:
                         self.tails.leave(seat.client)
-                        seat.closed = True
+                        seat.left = True
                     return SplitMessage(Kind.CLOSE, step=seat.done)
                 case Kind.FEATURES | Kind.TAIL_GRADIENT if seat.round:
                     return self._step(message, seat)
@@ -131,44 +147,72 @@ class Desk:
     def _step(self, message: SplitMessage, seat: Seat) -> SplitMessage:
         if seat.closed:
             raise Refusal(Code.ROUND, "the round is over")
-        if message.step == seat.done and seat.answer is not None:
-            first = message.kind is Kind.FEATURES and self._mode == "u"
-            return seat.shown if first and seat.shown is not None else seat.answer
-        if message.step != seat.done + 1:
+        features = message.kind is Kind.FEATURES
+        known = self._known(message, seat)
+        if known is not None:
+            return known
+        if message.step != seat.done + 1 or seat.left:
             raise Refusal(
                 Code.UNKNOWN_STEP, f"step {message.step} where {seat.done + 1} is the next"
             )
         part = self.tails.part(seat.client)
-        rng = np.random.default_rng([self._seed, seat.round, seat.client, message.step])
-        if message.kind is Kind.TAIL_GRADIENT:
-            if seat.pending is None or seat.pending[0] != message.step:
-                # Its features were seen by a service that is no more, or were swept away.
-                raise Refusal(Code.UNKNOWN_STEP, "there are no features of this step")
-            _, leaf, output = seat.pending
-            if message.shape != tuple(output.shape):
-                raise Refusal(Code.SHAPE, f"{message.shape} where {tuple(output.shape)} was sent")
-            up = self._down.decode(message.payload, message.shape)
-            gradient = part.backward(leaf, output, torch.from_numpy(up))
-            loss, seat.pending = 0.0, None
-        else:
-            if self._mode == "u" and seat.pending is not None and seat.shown is not None:
-                return seat.shown
-            latent = torch.from_numpy(self._decoded(message))
-            if self._mode == "u":
-                leaf, output = _computed(lambda: part.forward(latent))
-                told = SplitMessage(Kind.TAIL_INPUT, step=message.step)
-                seat.shown = self._sent(told, output, self._down, rng)
-                seat.pending = (message.step, leaf, output)
-                return seat.shown
-            labels = unpack_labels(message.labels, message.label_shape, message.classes)
-            if message.label_shape[:1] != message.shape[:1]:
-                raise Refusal(Code.SHAPE, "labels and features are of different numbers of samples")
-            gradient, loss = _computed(lambda: part.step(latent, torch.from_numpy(labels)))
-        seat.done = message.step
-        told = SplitMessage(Kind.GRADIENT, step=message.step, loss=loss)
-        seat.answer = self._sent(told, gradient, self._down, rng)
-        _note(seat, len(gradient), loss if self._mode == "vanilla" else float("nan"))
+        if features and self._mode == "u":
+            return self._begun(message, seat, part)
+        gradient, loss = (
+            self._trained(message, part) if features else self._ended(message, seat, part)
+        )
+        # From here on the step is taken, whatever becomes of its answer.
+        seat.done, seat.answer = message.step, None
+        if features:
+            seat.seen = _digest(message)
+        _note(seat, len(gradient), loss)
+        told = SplitMessage(Kind.GRADIENT, step=message.step, loss=loss if features else 0.0)
+        seat.answer = self._sent(told, gradient, self._down, self._drawn(seat, message.step, 2))
         return seat.answer
+
+    def _known(self, message: SplitMessage, seat: Seat) -> SplitMessage | None:
+        """Return the answer that is kept for a repeated message, if there is one."""
+        if message.kind is Kind.TAIL_GRADIENT:
+            return seat.answer if message.step == seat.done else None
+        kept = seat.shown if self._mode == "u" else seat.answer
+        if kept is None or kept.step != message.step:
+            return None
+        if seat.seen != _digest(message):
+            # A device that began again under an old number, for one.
+            raise Refusal(Code.UNKNOWN_STEP, f"step {message.step} was taken with other features")
+        return kept
+
+    def _trained(self, message: SplitMessage, part: Part) -> tuple[Tensor, float]:
+        latent = torch.from_numpy(self._decoded(message))
+        labels = unpack_labels(message.labels, message.label_shape, message.classes)
+        if message.label_shape[:1] != message.shape[:1]:
+            raise Refusal(Code.SHAPE, "labels and features are of different numbers of samples")
+        return _computed(lambda: part.step(latent, torch.from_numpy(labels)))
+
+    def _begun(self, message: SplitMessage, seat: Seat, part: Part) -> SplitMessage:
+        latent = torch.from_numpy(self._decoded(message))
+        seat.shown = seat.pending = None
+        leaf, output = _computed(lambda: part.forward(latent))
+        told = SplitMessage(Kind.TAIL_INPUT, step=message.step)
+        shown = self._sent(told, output, self._down, self._drawn(seat, message.step, 3))
+        seat.pending, seat.shown, seat.seen = (message.step, leaf, output), shown, _digest(message)
+        return shown
+
+    def _ended(self, message: SplitMessage, seat: Seat, part: Part) -> tuple[Tensor, float]:
+        if seat.pending is None or seat.pending[0] != message.step:
+            # Its features were seen by a service that is no more, or were swept away.
+            raise Refusal(Code.UNKNOWN_STEP, "there are no features of this step")
+        _, leaf, output = seat.pending
+        if message.shape != tuple(output.shape):
+            raise Refusal(Code.SHAPE, f"{message.shape} where {tuple(output.shape)} was sent")
+        up = torch.from_numpy(self._down.decode(message.payload, message.shape))
+        # A graph can be walked once, whatever comes of it.
+        seat.pending = None
+        return _computed(lambda: part.backward(leaf, output, up)), float("nan")
+
+    def _drawn(self, seat: Seat, step: int, purpose: int) -> np.random.Generator:
+        """Return the generator of one answer: what it draws does not depend on timing."""
+        return np.random.default_rng([self._seed, seat.round, seat.client, step, purpose])
 
     def _decoded(self, message: SplitMessage) -> NDArray[np.float32]:
         if len(message.shape) < 2 or message.shape[0] < 1:
@@ -225,9 +269,16 @@ def _computed(compute: Callable[[], T]) -> T:
         raise Refusal(Code.SHAPE, f"the network refuses these features: {error}") from error
 
 
+def _digest(message: SplitMessage) -> bytes:
+    digest = blake2b(message.payload, digest_size=16)
+    digest.update(repr((message.shape, message.label_shape, message.classes)).encode())
+    digest.update(message.labels)
+    return digest.digest()
+
+
 def _note(seat: Seat, samples: int, loss: float) -> None:
     report = seat.report
-    before = 0.0 if report.samples == 0 else report.loss * report.samples
+    before = report.loss * report.samples if report.samples else 0.0
     report.steps += 1
     report.samples += samples
     report.loss = (before + loss * samples) / report.samples

@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import secrets
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from hmac import compare_digest
 from logging import getLogger
 
@@ -39,6 +41,7 @@ __all__ = ["SplitService"]
 
 _log = getLogger(__name__)
 
+_MOST_REFUSED = 32  # refusals in a row that end a stream
 _TURN = 2.0  # seconds that an OPEN waits for its turn before the client is told to ask again
 
 
@@ -62,6 +65,7 @@ class SplitService:
         limits: caps on what clients may send.
         seed: of the stochastic codecs.
         ttl: seconds after which a silent stream is ended.
+        cut: what the cut is called; a client that names another is refused.
 
     Raises:
         ConfigError: an unknown codec.
@@ -79,11 +83,12 @@ class SplitService:
         limits: SplitLimits | None = None,
         seed: int = 0,
         ttl: float = 300.0,
+        cut: str = "",
     ) -> None:
         self.run, self.tails = run, tails
         self.limits = limits or SplitLimits()
         self._token = token
-        self._desk = Desk(tails, features, gradients, mode, self.limits, seed)
+        self._desk = Desk(tails, features, gradients, mode, self.limits, seed, cut, ttl)
         self._sessions = Sessions(self.limits.clients, ttl)
         self._ttl = ttl
         self._round, self._round_token = 0, b""
@@ -98,31 +103,36 @@ class SplitService:
 
     def begin_round(self, number: int, clients: Sequence[int], token: bytes) -> None:
         """Open a round to ``clients``, whose streams must name its number and token."""
+        self._close_seats()
+        self.tails.begin(list(clients))
         with self._lock:
             self._round, self._round_token = number, token
             self._seats = {client: Seat(client, number) for client in clients}
-        self.tails.begin(list(clients))
 
     def end_round(self, counted: Sequence[int] | None = None) -> RoundReport:
         """Close the round and settle the module, from the clients that count (None: all).
 
         A client's weight is the number of samples that it trained on.
         """
-        with self._lock:
-            seats, self._seats, self._round_token = self._seats, {}, b""
-        self.tails.close()
         reports: dict[int, ClientReport] = {}
         traffic: dict[int, Traffic] = {}
         weights = {}
-        for client, seat in seats.items():
-            with seat.lock:  # a step in the making is finished, and none follows
-                seat.closed = True
-                seat.pending = seat.shown = seat.answer = None
+        for client, seat in self._close_seats().items():
             reports[client], traffic[client] = seat.report, seat.traffic
             if seat.report.samples and (counted is None or client in counted):
                 weights[client] = float(seat.report.samples)
         self.tails.end(weights)
         return RoundReport(reports, traffic)
+
+    def _close_seats(self) -> dict[int, Seat]:
+        with self._lock:
+            seats, self._seats, self._round_token = self._seats, {}, b""
+        self.tails.close()
+        for seat in seats.values():
+            with seat.lock:  # a step in the making is finished, and none follows
+                seat.closed = True
+                seat.forget()
+        return seats
 
     def serve(
         self, address: str = "127.0.0.1:0", *, certificates: tuple[bytes, bytes] | None = None
@@ -139,7 +149,9 @@ class SplitService:
         """
         # One more stream than is allowed can say so.
         pool = ThreadPoolExecutor(self.limits.clients + 8, "split")
-        server = grpc.server(pool, options=channel_options(self.limits))
+        options = channel_options(self.limits)
+        most = self.limits.clients + 8
+        server = grpc.server(pool, options=options, maximum_concurrent_rpcs=most)
         handler = grpc.stream_stream_rpc_method_handler(self._exchange)
         service, _, method = METHOD.strip("/").partition("/")
         server.add_generic_rpc_handlers(
@@ -171,54 +183,60 @@ class SplitService:
     def _sweep(self) -> None:
         while not self._stopped.wait(min(self._ttl / 4, 30.0)):
             self._sessions.sweep()
+            with self._lock:
+                seats = list(self._seats.values())
+            for seat in seats:
+                seat.rest(self._ttl)
 
     # One stream
 
     def _exchange(
         self, requests: Iterator[bytes], context: grpc.ServicerContext
     ) -> Iterator[bytes]:
-        session: Session | None = None
-        reply: SplitMessage | None
+        session = Session(secrets.token_bytes(SESSION), context.cancel)
+        if not self._sessions.add(session):
+            busy = f"{self.limits.clients} clients are connected already"
+            yield pack_split(self._refused(Refusal(Code.BUSY, busy), 0), HELLO)
+            return
+        refused = 0
         try:
             for data in requests:
-                if session is None:
-                    reply, session = self._admit(data, context)
-                    key = HELLO
+                session.seen = time.monotonic()
+                if session.seat is None:
+                    reply, key = self._admit(data, session), HELLO
                 else:
-                    reply, key = self._answer(data, session), session.key
-                if reply is not None:
-                    packed = pack_split(reply, key)
-                    if session is not None:
-                        _count_down(session.seat, reply, len(packed))
-                    yield packed
-                if session is None:
+                    reply, key = self._answer(data, session, session.seat), session.key
+                packed = pack_split(reply, key)
+                if session.largest and len(packed) > session.largest:
+                    long = Refusal(Code.LIMIT, f"the answer has {len(packed)} bytes")
+                    packed = pack_split(self._refused(long, reply.step), key)
+                if session.seat is not None:
+                    _count_down(session.seat, reply, len(packed))
+                yield packed
+                refused = refused + 1 if reply.kind is Kind.ERROR else 0
+                if session.seat is None or refused == _MOST_REFUSED:
                     return
         finally:
-            if session is not None:
-                self._sessions.remove(session)
+            self._sessions.remove(session)
 
-    def _admit(
-        self, data: bytes, context: grpc.ServicerContext
-    ) -> tuple[SplitMessage, Session | None]:
+    def _admit(self, data: bytes, session: Session) -> SplitMessage:
         try:
             opened = unpack_split(data, HELLO, self.limits)
             if opened.kind is not Kind.OPEN:
                 raise Refusal(Code.MALFORMED, "a stream begins with OPEN")
             seat = self._seat(opened)
-            session = Session(secrets.token_bytes(SESSION), seat, context.cancel)
-            training = bool(opened.round)
-            if not self._sessions.add(session, training=training):
-                raise Refusal(Code.BUSY, f"{self.limits.clients} clients are connected already")
-            try:
-                if training:
-                    self._enter(seat, opened)
-                seat.traffic.up.record(len(data))
-                return self._desk.welcome(session.key, opened, seat), session
-            except BaseException:
-                self._sessions.remove(session)
-                raise
+            ack = self._desk.welcome(session.key, opened, seat)
+            if seat.round:
+                self._enter(seat, opened, session)
+            else:
+                seat.holder = session
+            seat.traffic.up.record(len(data))
+            session.seat, session.largest = seat, opened.largest
+            if seat.round:
+                self._sessions.train(session, seat)
+            return replace(ack, step=seat.done)
         except Exception as error:  # noqa: BLE001 - all of it is for the client, in words
-            return self._refused(error, 0), None
+            return self._refused(error, 0)
 
     def _seat(self, opened: SplitMessage) -> Seat:
         """Return the client's seat in the round, or one for predictions only."""
@@ -237,30 +255,29 @@ class SplitService:
                 raise Refusal(Code.ROUND, f"not a client of round {opened.round}")
         return seat
 
-    def _enter(self, seat: Seat, opened: SplitMessage) -> None:
+    def _enter(self, seat: Seat, opened: SplitMessage, session: Session) -> None:
         with seat.lock:
             if seat.closed:
                 raise Refusal(Code.ROUND, "the round is over")
-            if not seat.entered or opened.restart:
-                self.tails.enter(seat.client, _TURN)
-                seat.entered, seat.done = True, 0
-                seat.answer = seat.shown = seat.pending = None
-                seat.report = ClientReport()
+            anew = opened.restart or not seat.entered
+            done = 0 if anew else seat.done
             # The last answer may have been lost on its way, but not more than that.
-            if opened.step not in (seat.done, seat.done - 1):
+            if opened.step not in (done, done - 1):
                 raise Refusal(
                     Code.UNKNOWN_STEP,
-                    f"the client has seen step {opened.step} and the server {seat.done}",
+                    f"the client has seen step {opened.step} and the server {done}",
                 )
+            if anew:
+                self.tails.enter(seat.client, _TURN)
+                seat.begin()
+            seat.holder, seat.heard = session, time.monotonic()
 
-    def _answer(self, data: bytes, session: Session) -> SplitMessage | None:
+    def _answer(self, data: bytes, session: Session, seat: Seat) -> SplitMessage:
         step = 0
         try:
-            if not self._sessions.current(session):
-                raise Refusal(Code.BUSY, "a newer stream of this client took over")
             message = unpack_split(data, session.key, self.limits)
             step = message.step
-            return self._desk.answer(message, session.seat, len(data))
+            return self._desk.answer(message, seat, len(data), session)
         except Exception as error:  # noqa: BLE001 - as above
             return self._refused(error, step)
 

@@ -52,9 +52,15 @@ class Part:
         Nothing is changed where either is not finite.
         """
         leaf = latent.requires_grad_()
-        loss = self.loss(self.module(leaf), labels)
-        gradient = self._descend(loss, None, leaf)
-        return gradient, float(loss.detach())
+        # Such as a batch norm's running means, which change with a forward pass.
+        buffers = [buffer.clone() for buffer in self.module.buffers()]
+        try:
+            loss = self.loss(self.module(leaf), labels)
+            return self._descend(loss, None, leaf), float(loss.detach())
+        except Exception:
+            for buffer, before in zip(self.module.buffers(), buffers, strict=True):
+                buffer.copy_(before)
+            raise
 
     def forward(self, latent: Tensor) -> tuple[Tensor, Tensor]:
         """Return the leaf and what the module makes of it, with its graph."""
@@ -229,7 +235,8 @@ class Shared(Tails):
     """SplitFed V2 and plain split learning: one module and one optimizer for all clients.
 
     Clients train in the order of ``begin``, each its whole round: the next one's ``enter`` waits.
-    One that is silent for ``idle`` seconds in its turn, or does not come, is passed over.
+    One that is silent for ``idle`` seconds in its turn, or does not come, is passed over, and what
+    it did is taken back.
     """
 
     def __init__(
@@ -265,6 +272,8 @@ class Shared(Tails):
         with self._changed:
             while self._turns and self._turns[0] != client and client in self._turns:
                 if time.monotonic() - self._heard > self._idle:
+                    if self._entered:  # the device's half of these steps will not come, either
+                        self._part.load(self._start)
                     self._turns.pop(0)
                     self._next()
                 elif time.monotonic() > deadline:

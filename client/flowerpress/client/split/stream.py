@@ -1,0 +1,57 @@
+"""One gRPC stream as a device uses it: a question, then its answer, before a deadline."""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections.abc import Iterator
+
+import grpc
+
+from flowerpress.protos.split import METHOD
+
+__all__ = ["BrokenError", "Stream"]
+
+
+class BrokenError(Exception):
+    """The stream ended, or had no answer before the deadline."""
+
+
+class Stream:
+    """One gRPC stream: a question, then its answer, with a deadline."""
+
+    def __init__(self, channel: grpc.Channel) -> None:
+        self._out: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
+        self._in: queue.SimpleQueue[bytes | Exception] = queue.SimpleQueue()
+        self._call = channel.stream_stream(METHOD)(iter(self._out.get, None))
+        threading.Thread(target=self._read, args=(self._call,), daemon=True).start()
+
+    def ask(self, data: bytes, deadline: float) -> bytes:
+        """Send ``data`` and return what comes back."""
+        self._out.put(data)
+        try:
+            answer = self._in.get(timeout=max(0.0, deadline - time.monotonic()))
+        except queue.Empty:
+            raise BrokenError("it does not answer") from None
+        if isinstance(answer, Exception):
+            raise BrokenError(_reason(answer)) from answer
+        return answer
+
+    def end(self) -> None:
+        """End the stream; nothing more is read."""
+        self._out.put(None)
+        self._call.cancel()
+
+    def _read(self, answers: Iterator[bytes]) -> None:
+        try:
+            for answer in answers:
+                self._in.put(answer)
+            self._in.put(EOFError("the service ended the stream"))
+        except Exception as error:  # noqa: BLE001 - it is raised where the answer is awaited
+            self._in.put(error)
+
+
+def _reason(error: Exception) -> str:
+    details = getattr(error, "details", None)
+    return str(details() if callable(details) else error)
