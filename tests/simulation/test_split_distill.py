@@ -98,7 +98,8 @@ def test_the_rate_falls_as_beta_rises_and_bits_are_bytes(teacher: nn.Module) -> 
         cut = learn(taught(teacher), settings(beta))
         told.append(judge_cut(cut, task, task.load().test))
     sizes = [each.bytes_each for each in told]
-    assert sizes[0] > 1.3 * sizes[1] > 2 * sizes[2], sizes
+    assert sizes[0] > 1.5 * sizes[1], sizes
+    assert sizes[1] > 1.2 * sizes[2], sizes
     # Where bits cost next to nothing, the student comes near its teacher.
     assert told[0].accuracy > 0.75
     # Evaluation with the coder is evaluation without.

@@ -39,6 +39,8 @@ CASES = [
     *((name, MAP, None) for name in BOTTLENECKS if name != "none"),
     *((name, SEQUENCE, None) for name in BOTTLENECKS if name != "none"),
     *((name, IMAGE, MAP) for name in BOTTLENECKS if replaces(name)),
+    ("entropic(norm=gdn)", MAP, None),
+    ("entropic(norm=gdn)", SEQUENCE, None),
     ("plain(bits=3)", (10,), None),
     ("pca(channels=2)", (10,), None),
 ]
@@ -213,6 +215,7 @@ def test_both_convolutional_bottlenecks_have_the_same_convolutions() -> None:
         ("entropi(channels=12)", UnknownNameError),
         ("entropic(channel=12)", UnknownNameError),
         ("entropic(channels=0)", ConfigError),
+        ("entropic(norm=batch)", UnknownNameError),
         ("entropic(width=-1)", ConfigError),
         ("reduction(bits=13)", ConfigError),
         ("plain(bits=0)", ConfigError),

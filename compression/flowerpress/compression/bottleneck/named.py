@@ -48,10 +48,15 @@ class _Convolutional(_Choice):
 @dataclass(frozen=True)
 class _Entropic(_Convolutional):
     channels: int = 12
+    norm: str = "groups"
 
     def make(self, shape: Shape, out_shape: Shape) -> Bottleneck:
         return Entropic(
-            shape, out_shape, channels=_at_least(1, self.channels), **self.widths(out_shape)
+            shape,
+            out_shape,
+            channels=_at_least(1, self.channels),
+            norm=self.norm,
+            **self.widths(out_shape),
         )
 
 
