@@ -110,7 +110,6 @@ def split_distill(
     )
     from rich.console import Console
 
-    from flowerpress.simulations.engines.errors import StoppedError
     from flowerpress.simulations.fitted import Column, FittedTable
     from flowerpress.simulations.quiet import hush_flower
     from flowerpress.simulations.split.distill import DistillSettings
@@ -132,7 +131,8 @@ def split_distill(
         with _progress() as tick:
             done = distil(wanted, out, tick)
     except KeyboardInterrupt:
-        raise StoppedError(out) from None
+        Console(stderr=True).print("flowerpress: stopped; the same words go on from here")
+        raise typer.Exit(130) from None
     rows = [
         ["teacher", percent(done.teacher), ""],
         [bottleneck, percent(done.student.accuracy), f"{done.student.bytes_each:,.1f}"],
