@@ -23,7 +23,14 @@ from flowerpress.simulations.tasks import Data, Task, load_task
 from flowerpress.simulations.tasks.plays import speeches_by_role
 from flowerpress.simulations.tasks.shakespeare import VOCABULARY
 
-PARAMETERS = {"cifar10": 281_882, "digits": 38_282, "mnist": 1_663_370, "shakespeare": 220_913}
+PARAMETERS = {
+    "cifar10": 281_882,
+    "cifar10-wide": 1_103_402,
+    "digits": 38_282,
+    "mnist": 1_663_370,
+    "shakespeare": 220_913,
+    "shakespeare-transformer": 362_113,
+}
 
 
 @pytest.fixture(autouse=True)
@@ -91,7 +98,13 @@ def write_shakespeare(folder: Path) -> None:
     (folder / "input.txt").write_text(text, encoding="utf-8")
 
 
-WRITERS = {"cifar10": write_cifar10, "mnist": write_mnist, "shakespeare": write_shakespeare}
+WRITERS = {
+    "cifar10": write_cifar10,
+    "cifar10-wide": write_cifar10,
+    "mnist": write_mnist,
+    "shakespeare": write_shakespeare,
+    "shakespeare-transformer": write_shakespeare,
+}
 
 
 def written(name: str, folder: Path) -> Task:
@@ -163,8 +176,9 @@ def test_inputs_are_stored_small_and_prepared_as_floats_or_symbols(
     assert inputs.dtype == torch.uint8
     before = inputs.clone()
     prepared = task.prepare(inputs[:7])
-    assert prepared.dtype == (torch.int64 if name == "shakespeare" else torch.float32)
-    assert prepared.abs().max() < (len(VOCABULARY) if name == "shakespeare" else 5)
+    text = name.startswith("shakespeare")
+    assert prepared.dtype == (torch.int64 if text else torch.float32)
+    assert prepared.abs().max() < (len(VOCABULARY) if text else 5)
     assert torch.equal(inputs, before)
 
 
@@ -323,6 +337,17 @@ def test_shakespeare_takes_any_bytes_as_text(tmp_path: Path) -> None:
     )
     data = load_task("shakespeare", tmp_path).load()
     assert set(np.unique(data.train.inputs.numpy()).tolist()) == {0, VOCABULARY.index("~")}
+
+
+def test_a_transformer_does_not_look_ahead() -> None:
+    model = built(load_task("shakespeare-transformer", None)).eval()
+    first = torch.randint(len(VOCABULARY), (2, 80), generator=torch.Generator().manual_seed(0))
+    second = first.clone()
+    second[:, 50] = (first[:, 50] + 1) % len(VOCABULARY)
+    with torch.no_grad():
+        change = (model(first) - model(second)).abs().amax((0, 2))
+    assert not change[:50].any()
+    assert (change[50:] > 0).all()
 
 
 @pytest.mark.parametrize("content", [b"", b"no roles here\n" * 500, b"A:\nshort\n"])

@@ -37,7 +37,10 @@ ConfigFile = Annotated[
 ]
 Task = Annotated[
     str | None,
-    typer.Option(help="digits (default), mnist, cifar10, shakespeare, or ./my_task.py:MyTask."),
+    typer.Option(
+        help="digits (default), mnist, cifar10, cifar10-wide, shakespeare, "
+        "shakespeare-transformer, or ./my_task.py:MyTask."
+    ),
 ]
 DataFolder = Annotated[
     Path | None,

@@ -20,9 +20,13 @@ __all__ = ["BUILT_IN", "load_task"]
 BUILT_IN = MappingProxyType(
     {
         "cifar10": "flowerpress.simulations.tasks.cifar10:Cifar10",
+        "cifar10-wide": "flowerpress.simulations.tasks.cifar10:Cifar10Wide",
         "digits": "flowerpress.simulations.tasks.digits:Digits",
         "mnist": "flowerpress.simulations.tasks.mnist:Mnist",
         "shakespeare": "flowerpress.simulations.tasks.shakespeare:Shakespeare",
+        "shakespeare-transformer": (
+            "flowerpress.simulations.tasks.transformer:ShakespeareTransformer"
+        ),
     }
 )
 """Name of each built-in task -> module and class, imported only when it is asked for."""
