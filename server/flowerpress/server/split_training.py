@@ -128,7 +128,7 @@ class SplitTraining(Pressed):
             for direction, counts in ((moved.uplink, traffic.up), (moved.downlink, traffic.down)):
                 direction.record(
                     nodes[client],
-                    counts.payload,
+                    counts.message,
                     counts.raw,
                     {f"({kind})": count for kind, count in counts.by_kind.items()},
                 )

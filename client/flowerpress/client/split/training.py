@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
 from flowerpress.client.split.errors import RoundLostError
@@ -42,10 +42,10 @@ def cross_entropy(scores: Tensor, labels: Tensor) -> Tensor:
 
 
 def train_split(
-    connect: Callable[[], SplitLink],
+    connect: Callable[[bool], SplitLink],
     cut: Cut,
     batches: Callable[[], Batches],
-    optimizer: Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer],
+    optimizers: Callable[[Cut], Sequence[torch.optim.Optimizer]],
     *,
     beta: float = 0.0,
     generator: torch.Generator | None = None,
@@ -58,11 +58,11 @@ def train_split(
     set (U-shaped), the labels stay, too: the server's output comes down, its gradient goes up.
 
     Args:
-        connect: makes a link to the service, opened; called again where the round begins anew.
+        connect: makes a link to the service; called again, with True, where the round begins anew.
         cut: its ``device`` and ``last`` modules are trained in place; ``tail`` is not touched.
         batches: makes the batches of one round, prepared inputs (B, ...) and int64 labels (B, ...);
             called again where the round begins anew, and then with the same batches.
-        optimizer: makes the device's optimizer, as ``torch.optim.SGD`` does.
+        optimizers: makes the optimizers of the device's modules, new for each attempt.
         beta: loss for each bit of an example.
         generator: of the noise in the estimate of the rate.
         loss: of the U-shaped mode; otherwise the server's counts.
@@ -76,9 +76,9 @@ def train_split(
     start = [{k: v.clone() for k, v in module.state_dict().items()} for module in modules]
     noise = None if generator is None else generator.get_state()
     for attempt in range(1, _ATTEMPTS + 1):
-        made = optimizer([parameter for module in modules for parameter in module.parameters()])
+        made = optimizers(cut)
         try:
-            with connect() as link:
+            with connect(attempt > 1) as link:
                 return _train(link, cut, batches(), made, beta, generator, loss)
         except RoundLostError:
             if attempt == _ATTEMPTS:
@@ -94,14 +94,15 @@ def _train(
     link: SplitLink,
     cut: Cut,
     batches: Batches,
-    optimizer: torch.optim.Optimizer,
+    optimizers: Sequence[torch.optim.Optimizer],
     beta: float,
     generator: torch.Generator | None,
     loss: Loss,
 ) -> SplitResult:
     total, bits, examples = 0.0, 0.0, 0
     for inputs, labels in batches:
-        optimizer.zero_grad()
+        for optimizer in optimizers:
+            optimizer.zero_grad()
         latent = cut.device(inputs)
         if cut.last is None:
             gradient, value = link.step(latent.detach().numpy(), labels.numpy())
@@ -118,7 +119,8 @@ def _train(
             objective = objective + beta / len(inputs) * rate
             bits += float(rate.detach())
         torch.autograd.backward(objective)
-        optimizer.step()
+        for optimizer in optimizers:
+            optimizer.step()
         total += value * len(inputs)
         examples += len(inputs)
     if not examples:
