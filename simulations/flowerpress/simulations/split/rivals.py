@@ -1,7 +1,7 @@
 """The rival that needs no split network: each input as a picture file, and the whole network.
 
 JPEG and WebP through Pillow, at its most frugal settings. Files of one setting repeat what two
-ends that know each other would send once: signatures, sizes and tables. So each size is told twice,
+ends that know each other need not send: signatures, sizes and tables. So each size is told twice,
 of the file as it is and without that.
 """
 
@@ -34,8 +34,8 @@ class Pictures:
     """Inputs as they come out of picture files.
 
     ``samples``: decoded inputs, with their labels. ``files``: bytes of all files. ``bare``: bytes
-    of what is each picture's own, and once of what all have in common; how long each one is would
-    have to be told too, and is not counted.
+    of what is each picture's own, without what all files have in common; how long each one is
+    would have to be told too, and is not counted.
     """
 
     samples: Samples
@@ -85,9 +85,9 @@ def as_pictures(samples: Samples, form: str, quality: int, *, count: bool = True
         data = _write(pillow, shown, form, quality)
         decoded[index] = _scaled(_read(pillow, data, array.ndim), 1 / scale)
         if count:
-            size, own, shared = _sizes(pillow, shown, data, form, quality)
+            size, own = _sizes(pillow, shown, data, form, quality)
             files += size
-            bare += own + (shared if index == 0 else 0)
+            bare += own
     made = Samples(torch.from_numpy(decoded), samples.labels, samples.groups)
     return Pictures(made, files, bare)
 
@@ -98,15 +98,15 @@ def _scaled(array: NDArray[np.uint8], scale: float) -> NDArray[np.uint8]:
 
 def _sizes(
     pillow: ModuleType, shown: NDArray[np.uint8], data: bytes, form: str, quality: int
-) -> tuple[int, int, int]:
-    """Return bytes of the smallest file, of its own part at the least, and of what is shared."""
+) -> tuple[int, int]:
+    """Return bytes of the smallest file, and at the least those of its own part."""
     if form == "webp":
-        return len(data), len(data) - _WEBP_SHARED, _WEBP_SHARED
+        return len(data), len(data) - _WEBP_SHARED
     # The pixels are the same; only how their coefficients are written differs.
     tuned = _write(pillow, shown, form, quality, optimize=True)
     own, _ = _jpeg_parts(data)
     own_tuned, tables = _jpeg_parts(tuned)
-    return min(len(data), len(tuned)), min(own, own_tuned + tables), len(data) - own
+    return min(len(data), len(tuned)), min(own, own_tuned + tables)
 
 
 def _jpeg_parts(data: bytes) -> tuple[int, int]:

@@ -89,7 +89,7 @@ class Cifar10(Task):
 
 
 class Cifar10Wide(Cifar10):
-    """The data of ``cifar10``; a network twice as wide, 1,103,402 parameters, for central training."""
+    """The data of ``cifar10``; a network twice as wide, of 1,103,402 parameters."""
 
     name: ClassVar[str] = "cifar10-wide"
 

@@ -74,7 +74,7 @@ class _Block(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """Return (B, C, T) of the same shape."""
-        rows = features.transpose(1, 2)
+        rows: Tensor = features.transpose(1, 2)
         rows = rows + self.outputs(self._attended(self.norm1(rows)))
         rows = rows + self.narrow(functional.gelu(self.wide(self.norm2(rows))))
         return rows.transpose(1, 2)

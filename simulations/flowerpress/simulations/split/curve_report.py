@@ -1,0 +1,226 @@
+"""What a comparison of split inference leaves to look at: a picture, a page, and tables."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from dataclasses import asdict, fields
+from pathlib import Path
+
+from matplotlib.figure import Figure
+
+from flowerpress.compression import ConfigError
+from flowerpress.simulations import page
+from flowerpress.simulations.canvas import (
+    COLOURS,
+    INK,
+    MUTED,
+    axes,
+    bytes_axis,
+    drawing,
+    limits,
+    new_figure,
+    percent_axis,
+    save_png,
+    svg,
+)
+from flowerpress.simulations.labels import right_labels
+from flowerpress.simulations.split.asked import METHODS
+from flowerpress.simulations.split.curve import Mean, Point, bytes_at, means, read_points
+from flowerpress.simulations.split.inference import POINTS
+from flowerpress.simulations.tables import human_ratio, percent
+
+__all__ = [
+    "LOSSES",
+    "at_equal_accuracy",
+    "curve_figure",
+    "equal_cells",
+    "gathered_points",
+    "write_curve_report",
+]
+
+LOSSES = (0.005, 0.01, 0.02, 0.05, 0.1)
+"""How much accuracy may be lost, by which methods are compared."""
+
+OURS = "entropic"
+_WHOLE = "teacher"
+_DASHED = ("packed", "tuned")
+
+
+def gathered_points(folder: Path) -> list[Point]:
+    """Return the points of all seeds in a folder.
+
+    Raises:
+        ConfigError: there are none.
+    """
+    paths = sorted(folder.glob(f"seed-*/{POINTS}"))
+    points = [point for path in paths for point in read_points(path)]
+    if not points:
+        raise ConfigError(f"{folder}: holds no points; `flowerpress split compare` measures them")
+    return points
+
+
+def at_equal_accuracy(
+    points: Sequence[Point], *, alone: bool = False
+) -> list[tuple[str, list[float | None]]]:
+    """Return for each method the bytes that reach the whole network's accuracy less ``LOSSES``.
+
+    ``alone``: bytes of an example that is sent by itself. None where a method does not get there.
+    """
+    found = means(points)
+    whole = next((mean.accuracy for mean in found if mean.method == _WHOLE), None)
+    if whole is None:
+        return []
+    rows = []
+    for method in _methods(found):
+        curve = [(size, mean.accuracy) for size, mean in _curve(found, method, alone)]
+        rows.append((method, [bytes_at(whole - loss, curve) for loss in LOSSES]))
+    return rows
+
+
+def equal_cells(points: Sequence[Point], *, alone: bool) -> list[list[str]]:
+    """Return ``at_equal_accuracy`` as text."""
+    rows = at_equal_accuracy(points, alone=alone)
+    ours = dict(rows).get(OURS, [None] * len(LOSSES))
+    out = []
+    for method, sizes in rows:
+        cells = [method]
+        for size, own in zip(sizes, ours, strict=True):
+            times = f" ({human_ratio(size / own)})" if size and own and method != OURS else ""
+            cells.append("–" if size is None else f"{size:,.1f}{times}")
+        out.append(cells)
+    return out
+
+
+def curve_figure(points: Sequence[Point], title: str, *, alone: bool = False) -> Figure:
+    """Draw accuracy against bytes by method; bars go from the worst to the best seed."""
+    found = [mean for mean in means(points) if mean.bytes_each > 0]
+    figure = new_figure(780)
+    label = "bytes of an example sent by itself" if alone else "bytes of an example"
+    ax = axes(figure, title, label, "accuracy", _note(points, alone))
+    ax.set_xscale("log")
+    ends: list[tuple[float, str, str]] = []
+    sizes: list[float] = []
+    for index, method in enumerate(_methods(found)):
+        curve = _curve(found, method, alone)
+        colour = INK if method == OURS else COLOURS[index % len(COLOURS)]
+        x = [size for size, _ in curve]
+        y = [mean.accuracy for _, mean in curve]
+        spread = [[m.accuracy - m.low for _, m in curve], [m.high - m.accuracy for _, m in curve]]
+        ax.errorbar(
+            x,
+            y,
+            yerr=spread,
+            color=colour,
+            marker="o",
+            markersize=6 if method == OURS else 4,
+            linewidth=2.6 if method == OURS else 1.4,
+            linestyle=(0, (4, 2)) if method.endswith(_DASHED) else "-",
+            elinewidth=1,
+            zorder=4 if method == OURS else 3,
+        )
+        ends.append((y[-1], method, colour))
+        sizes += x
+    whole = next((mean.accuracy for mean in found if mean.method == _WHOLE), None)
+    if whole is not None:
+        ax.axhline(whole, color=MUTED, linewidth=1, linestyle=(0, (1, 2)))
+    low, high = limits(sizes, 0.05)
+    ax.set_xlim(low, high)
+    bottom = min(mean.low for mean in found)
+    top = max(mean.high for mean in found)
+    room = max(top - bottom, 0.02)
+    ax.set_ylim(bottom - 0.04 * room, top + 0.08 * room)
+    bytes_axis(ax.xaxis, low, high)
+    percent_axis(ax.yaxis)
+    right_labels(ax, ends, 0.045 * room)
+    return figure
+
+
+def write_curve_report(folder: Path, title: str) -> Path:
+    """Write ``report.html``, ``curve.png``, ``alone.png`` and ``points.csv``; return the page.
+
+    Raises:
+        ConfigError: there are no points, or the files cannot be written.
+    """
+    points = gathered_points(folder)
+    pictures = []
+    try:
+        with drawing():
+            for name, alone in (("curve", False), ("alone", True)):
+                figure = curve_figure(points, title, alone=alone)
+                save_png(figure, folder / f"{name}.png")
+                pictures.append(page.figure(svg(figure, name), "Accuracy against bytes"))
+        with (folder / POINTS).open("w", newline="") as file:
+            writer = csv.DictWriter(file, [field.name for field in fields(Point)])
+            writer.writeheader()
+            writer.writerows(asdict(point) for point in points)
+        body = [
+            pictures[0],
+            page.section(
+                "Bytes at equal accuracy",
+                page.paragraph(
+                    "Bytes of an example at the whole network's accuracy less so many points; in "
+                    "brackets how many times those of the learned bottleneck. Between points, "
+                    "accuracy is linear in the logarithm of the bytes."
+                ),
+                _equal(points, alone=False),
+            ),
+            page.section(
+                "An example sent by itself",
+                page.paragraph(
+                    "No stream is shared with other examples, and a picture file is counted whole."
+                ),
+                pictures[1],
+                _equal(points, alone=True),
+            ),
+            page.section("All points", _all(points)),
+            page.section("Methods", page.definitions(METHODS)),
+        ]
+        path = folder / "report.html"
+        path.write_text(page.page(title, _note(points, False), body), encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"{folder}: cannot write there: {error}") from error
+    return path
+
+
+def _methods(found: Sequence[Mean]) -> list[str]:
+    named = {mean.method for mean in found}
+    return [method for method in METHODS if method in named and method != _WHOLE]
+
+
+def _curve(found: Sequence[Mean], method: str, alone: bool) -> list[tuple[float, Mean]]:
+    own = [mean for mean in found if mean.method == method]
+    return sorted(
+        ((mean.bytes_alone if alone else mean.bytes_each, mean) for mean in own),
+        key=lambda pair: pair[0],
+    )
+
+
+def _note(points: Sequence[Point], alone: bool) -> str:
+    seeds = len({point.seed for point in points})
+    first = points[0]
+    each = "one by one" if alone else f"{first.batch} in a stream"
+    return f"{first.samples:,} test examples, {each}; {seeds} seed{'s' * (seeds > 1)}"
+
+
+def _equal(points: Sequence[Point], *, alone: bool) -> str:
+    columns = ["method", *(f"-{percent(loss)}" for loss in LOSSES)]
+    return page.table(columns, equal_cells(points, alone=alone), text=(0,), name=0)
+
+
+def _all(points: Sequence[Point]) -> str:
+    columns = ["method", "setting", "seeds", "accuracy", "lowest", "highest", "bytes", "alone"]
+    rows = [
+        [
+            mean.method,
+            mean.setting,
+            str(mean.seeds),
+            percent(mean.accuracy, 2),
+            percent(mean.low, 2),
+            percent(mean.high, 2),
+            f"{mean.bytes_each:,.1f}",
+            f"{mean.bytes_alone:,.1f}",
+        ]
+        for mean in means(points)
+    ]
+    return page.table(columns, rows, text=(0, 1), name=0)
