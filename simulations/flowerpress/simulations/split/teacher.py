@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
 from safetensors.torch import load_file, save
-from torch import Tensor, nn
+from torch import nn
 from torch.nn import functional
 
 from flowerpress.compression import ConfigError
 from flowerpress.simulations.checkpoints.atomic import written_whole
 from flowerpress.simulations.fields import Fields, parse
-from flowerpress.simulations.split.augment import flipped_and_shifted
+from flowerpress.simulations.split.batches import Batches
+from flowerpress.simulations.split.distill_state import restore
 from flowerpress.simulations.tasks import Data, Task
 
-__all__ = ["Schooling", "Tick", "schooled_batches", "train_teacher"]
+__all__ = ["Schooling", "Tick", "train_teacher"]
 
 Tick = Callable[[str, int, int, float], None]
 """Called after each epoch with what is trained, how many epochs are done and due, and the loss."""
@@ -26,17 +28,18 @@ Tick = Callable[[str, int, int, float], None]
 
 @dataclass(frozen=True)
 class Schooling:
-    """How a network is trained centrally: Nesterov's momentum, a rate that rises and falls.
+    """How a network is trained centrally: AdamW at a rate that rises and falls.
 
     ``lr`` is reached after a fifth of the steps and falls to zero along a cosine (Smith & Topin,
-    "Super-Convergence", 2018). ``augment``: images are flipped and shifted.
+    "Super-Convergence", 2018). Weights with two axes and more decay by ``weight_decay`` (Loshchilov
+    & Hutter, "Decoupled Weight Decay Regularization", 2019). ``augment``: images are flipped and
+    shifted. ``smoothing``: of the labels.
     """
 
     epochs: int = 10
-    batch_size: int = 128
-    lr: float = 0.4
-    momentum: float = 0.9
-    weight_decay: float = 5e-4
+    batch_size: int = 64
+    lr: float = 3e-3
+    weight_decay: float = 0.05
     augment: bool = True
     smoothing: float = 0.05
 
@@ -45,26 +48,7 @@ class Schooling:
         warm = max(1, steps // 5)
         if step < warm:
             return self.lr * (step + 1) / warm
-        along = torch.tensor((step - warm) / max(1, steps - warm))
-        return self.lr * float(0.5 * (1 + torch.cos(torch.pi * along)))
-
-
-def schooled_batches(
-    task: Task, data: Data, schooling: Schooling, generator: torch.Generator
-) -> list[tuple[Callable[[], Tensor], Tensor]]:
-    """Return one epoch's batches, in random order: a function that makes the inputs, and labels."""
-    order = torch.randperm(len(data.train), generator=generator)
-    out: list[tuple[Callable[[], Tensor], Tensor]] = []
-    for start in range(0, len(order), schooling.batch_size):
-        batch = order[start : start + schooling.batch_size]
-
-        def inputs(batch: Tensor = batch) -> Tensor:
-            prepared = task.prepare(data.train.inputs[batch])
-            images = prepared.dim() == 4 and schooling.augment
-            return flipped_and_shifted(prepared, generator) if images else prepared
-
-        out.append((inputs, data.train.labels[batch]))
-    return out
+        return self.lr * 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, steps - warm)))
 
 
 def train_teacher(
@@ -91,49 +75,45 @@ def train_teacher(
     """
     torch.manual_seed(seed)
     model = task.build()
-    velocities = {name: torch.zeros_like(p) for name, p in model.named_parameters()}
-    done = _resume(folder, model, velocities, schooling, seed)
+    optimizer = _optimizer(model, schooling)
+    done = _resume(folder, model, optimizer, schooling, seed)
+    batches = Batches(task, data.train, schooling.batch_size, schooling.augment)
     model.train()
     for epoch in range(done, schooling.epochs):
         generator = torch.Generator().manual_seed((seed << 16) + epoch)
-        batches = schooled_batches(task, data, schooling, generator)
         total = 0.0
-        for index, (inputs, labels) in enumerate(batches):
-            scores = model(inputs())
+        for index, (inputs, labels) in enumerate(batches.epoch(generator)):
             loss = functional.cross_entropy(
-                scores.flatten(0, -2), labels.flatten(), label_smoothing=schooling.smoothing
+                model(inputs).flatten(0, -2), labels.flatten(), label_smoothing=schooling.smoothing
             )
-            model.zero_grad()
-            torch.autograd.backward(loss)
             step = epoch * len(batches) + index
-            _step(
-                model, velocities, schooling, schooling.rate(step, schooling.epochs * len(batches))
-            )
+            for group in optimizer.param_groups:
+                group["lr"] = schooling.rate(step, schooling.epochs * len(batches))
+            optimizer.zero_grad()
+            torch.autograd.backward(loss)
+            optimizer.step()
             total += float(loss.detach())
         if folder is not None:
-            _keep(folder, model, velocities, schooling, seed, epoch + 1)
+            _keep(folder, model, optimizer, schooling, seed, epoch + 1)
         if tick is not None:
             tick("teacher", epoch + 1, schooling.epochs, total / len(batches))
     return model.eval()
 
 
-@torch.no_grad()
-def _step(
-    model: nn.Module, velocities: dict[str, Tensor], schooling: Schooling, rate: float
-) -> None:
-    for name, parameter in model.named_parameters():
-        if parameter.grad is None:
-            continue
-        decay = schooling.weight_decay if parameter.dim() > 1 else 0.0
-        move = parameter.grad.add(parameter, alpha=decay)
-        velocity = velocities[name].mul_(schooling.momentum).add_(move)
-        parameter.add_(move.add(velocity, alpha=schooling.momentum), alpha=-rate)
+def _optimizer(model: nn.Module, schooling: Schooling) -> torch.optim.AdamW:
+    weights = [p for p in model.parameters() if p.dim() > 1]
+    others = [p for p in model.parameters() if p.dim() <= 1]
+    groups = [
+        {"params": weights, "weight_decay": schooling.weight_decay},
+        {"params": others, "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW([group for group in groups if group["params"]], lr=schooling.lr)
 
 
 def _keep(
     folder: Path,
     model: nn.Module,
-    velocities: dict[str, Tensor],
+    optimizer: torch.optim.AdamW,
     schooling: Schooling,
     seed: int,
     epoch: int,
@@ -143,7 +123,8 @@ def _keep(
     except OSError as error:
         raise ConfigError(f"cannot make the folder {folder}: {error.strerror}") from error
     tensors = {f"model/{name}": value.contiguous() for name, value in model.state_dict().items()}
-    tensors |= {f"velocity/{name}": value for name, value in velocities.items()}
+    for index, moments in optimizer.state_dict()["state"].items():
+        tensors |= {f"moments/{index}/{name}": value for name, value in moments.items()}
     state = {"schooling": asdict(schooling), "seed": seed, "epoch": epoch}
     # One file: weights and what they are of appear together or not at all.
     with written_whole(folder / "teacher.safetensors", force=True) as stream:
@@ -153,7 +134,7 @@ def _keep(
 def _resume(
     folder: Path | None,
     model: nn.Module,
-    velocities: dict[str, Tensor],
+    optimizer: torch.optim.AdamW,
     schooling: Schooling,
     seed: int,
 ) -> int:
@@ -175,8 +156,10 @@ def _resume(
         model.load_state_dict(
             {k.removeprefix("model/"): v for k, v in tensors.items() if k.startswith("model/")}
         )
-        for name, velocity in velocities.items():
-            velocity.copy_(tensors[f"velocity/{name}"])
-    except (RuntimeError, KeyError) as error:
+        restore(
+            optimizer,
+            {k.removeprefix("moments/"): v for k, v in tensors.items() if k.startswith("moments/")},
+        )
+    except (RuntimeError, KeyError, ValueError) as error:
         raise ConfigError(f"{path}: is of another network: {error}") from error
     return fields.integer("epoch")
