@@ -21,6 +21,8 @@ from flowerpress.simulations.cli.inspect import inspect
 from flowerpress.simulations.cli.pack import pack
 from flowerpress.simulations.cli.report import report
 from flowerpress.simulations.cli.simulate import simulate
+from flowerpress.simulations.cli.split import COMMANDS as SPLIT_COMMANDS
+from flowerpress.simulations.cli.split import HELP as SPLIT_HELP
 from flowerpress.simulations.cli.tune import COMMANDS as TUNE_COMMANDS
 from flowerpress.simulations.cli.tune import HELP as TUNE_HELP
 from flowerpress.simulations.cli.unpack import unpack
@@ -92,6 +94,12 @@ for _command, _short in TUNE_COMMANDS:
     _tune.command(cls=_Command, short_help=_short)(_command)
 app.add_typer(
     _tune, name="tune", help=TUNE_HELP, short_help="A codec for each tensor, in a budget."
+)
+_split = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
+for _name, (_command, _short) in SPLIT_COMMANDS.items():
+    _split.command(_name, cls=_Command, short_help=_short)(_command)
+app.add_typer(
+    _split, name="split", help=SPLIT_HELP, short_help="A network cut between device and server."
 )
 
 

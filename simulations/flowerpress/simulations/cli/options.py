@@ -79,7 +79,7 @@ def configure(
     for key, value in options.items():
         if value is not None:
             # As a JSON string, which is a TOML one too, text needs no guessing.
-            text = str(value) if isinstance(value, int) else json.dumps(str(value))
+            text = str(value) if isinstance(value, int | float) else json.dumps(str(value))
             words.append(f"{key}={text}")
     settings = load_config(file, words)
     if settings.data is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -20,7 +20,10 @@ from flowerpress.simulations.cli.options import (
     configure,
 )
 
-__all__ = ["simulate"]
+if TYPE_CHECKING:
+    from flowerpress.simulations.config import SimulationConfig
+
+__all__ = ["run_and_show", "simulate"]
 
 
 def simulate(
@@ -70,6 +73,11 @@ def simulate(
         workers=workers,
         out=out,
     )
+    run_and_show(settings, overwrite=overwrite)
+
+
+def run_and_show(settings: SimulationConfig, *, overwrite: bool) -> None:
+    """Run a simulation with its live display, then write and show what came of it."""
     from rich.console import Console
 
     from flowerpress.compression import ConfigError
