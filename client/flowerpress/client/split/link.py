@@ -17,7 +17,7 @@ from flowerpress.client.split.errors import (
     SplitUnreachableError,
 )
 from flowerpress.client.split.metered import LinkMeter
-from flowerpress.client.split.stream import BrokenError, Stream
+from flowerpress.client.split.stream import SILENCE, BrokenError, Stream
 from flowerpress.compression import FormatError, WireError
 from flowerpress.compression.features import FeatureCodec, TableCodec, Tables, feature_codec
 from flowerpress.protos.split import (
@@ -237,7 +237,7 @@ class SplitLink:
             answer = self._told(stream, ready, deadline)
             if answer is None:
                 if time.monotonic() >= deadline:
-                    raise self._unreachable("it does not answer")
+                    raise self._unreachable(SILENCE)
                 continue
             if answer.kind is not Kind.ERROR:
                 return answer
@@ -284,10 +284,13 @@ class SplitLink:
 
     def _connected(self, deadline: float) -> Stream:
         pause = _FIRST_PAUSE
+        problem = SILENCE
         while self._stream is None:
-            problem = self._open(deadline)
-            if problem is None:
+            found = self._open(deadline)
+            if found is None:
                 break
+            # The last attempt may have had no time; what was heard before says more.
+            problem = problem if found == SILENCE else found
             if problem == _TURN:  # the service is there, and had us wait already
                 deadline, pause = time.monotonic() + self._deadline, _FIRST_PAUSE
                 continue
@@ -324,6 +327,7 @@ class SplitLink:
             tables_version=self.tables.version if self.tables else 0,
             tables_digest=self.tables.digest[:8] if self.tables else b"",
             largest=self._limits.largest,
+            patience=self._deadline,
         )
         try:
             data = pack_split(opened, HELLO)

@@ -11,7 +11,9 @@ import grpc
 
 from flowerpress.protos.split import METHOD
 
-__all__ = ["BrokenError", "Stream"]
+__all__ = ["SILENCE", "BrokenError", "Stream"]
+
+SILENCE = "it does not answer"
 
 
 class BrokenError(Exception):
@@ -33,7 +35,7 @@ class Stream:
         try:
             answer = self._in.get(timeout=max(0.0, deadline - time.monotonic()))
         except queue.Empty:
-            raise BrokenError("it does not answer") from None
+            raise BrokenError(SILENCE) from None
         if isinstance(answer, Exception):
             raise BrokenError(_reason(answer)) from answer
         return answer

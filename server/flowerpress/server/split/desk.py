@@ -177,6 +177,8 @@ class Desk:
         kept = seat.shown if self._mode == "u" else seat.answer
         if kept is None or kept.step != message.step:
             return None
+        if self._mode == "u" and seat.pending is None and message.step > seat.done:
+            return None  # the graph is used up or swept away
         if seat.seen != _digest(message):
             # A device that began again under an old number, for one.
             raise Refusal(Code.UNKNOWN_STEP, f"step {message.step} was taken with other features")

@@ -268,7 +268,8 @@ class SplitService:
                     f"the client has seen step {opened.step} and the server {done}",
                 )
             if anew:
-                self.tails.enter(seat.client, _TURN)
+                # An answer must come before the client takes the stream for dead.
+                self.tails.enter(seat.client, min(_TURN, opened.patience / 4 or _TURN))
                 seat.begin()
             seat.holder, seat.heard = session, time.monotonic()
 
