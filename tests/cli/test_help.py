@@ -42,7 +42,7 @@ def test_options_tell_their_defaults(name: str) -> None:
         assert default in text
     assert "training.lr=0.05" in text
     if name == "compare":
-        assert "[default: none,int8,stc,fedzip]" in text
+        assert "(default, without --variant: none,int8,stc,fedzip)" in text
     else:
         assert "stc (default)" in text
 

@@ -159,6 +159,63 @@ def test_what_a_stage_does_not_train_stays(teacher: nn.Module) -> None:
     assert all(parameter.requires_grad for parameter in one.cut.tail.parameters())
 
 
+class Embed(nn.Embedding):
+    def forward(self, inputs: Tensor) -> Tensor:
+        return super().forward(inputs).transpose(1, 2)
+
+
+class Steps(nn.Linear):
+    def forward(self, inputs: Tensor) -> Tensor:
+        return super().forward(inputs.transpose(1, 2))
+
+
+class Doubles(Task):
+    """Sequences (12,) of eight letters; the label of a step is whether the letter is odd."""
+
+    cut_at = "embed"
+
+    def load(self) -> Data:
+        letters = torch.randint(8, (128, 12), generator=torch.Generator().manual_seed(0))
+        samples = Samples(letters, letters % 2)
+        return Data(samples, samples, ("even", "odd"))
+
+    def build(self) -> nn.Module:
+        net = nn.Sequential()
+        net.add_module("embed", Embed(8, 6))
+        net.add_module("mix", nn.Sequential(nn.Conv1d(6, 6, 1), nn.ReLU()))
+        net.add_module("head", Steps(6, 2))
+        return net
+
+
+@pytest.mark.parametrize("mode", ["vanilla", "u-shaped"])
+@pytest.mark.parametrize("text", ["entropic(channels=3)", "reduction", "vq", "pca(channels=3)"])
+def test_sequences_and_labels_that_stay(text: str, mode: str) -> None:
+    torch.manual_seed(5)
+    task = Doubles()
+    data, model = task.load(), task.build()
+    task.train(model, data.train, Training(epochs=20, lr=0.1), torch.Generator().manual_seed(1))
+    assert task.evaluate(model, data.test).accuracy > 0.95
+    one = lesson(task, data, model.eval(), None, text, mode)
+    assert (one.cut.last is None) == (mode == "vanilla")
+    how = settings(epochs_stage1=8, epochs_stage2=4)
+    distill(one.cut, model, one.features, Batches(task, data.train, 16), how, 3)
+    told = judge_cut(one.cut, task, data.test)
+    assert told.accuracy > 0.8
+    # Of a letter one bit matters, and three are all that there is.
+    assert told.bytes_each < 12 * 4
+
+
+def test_fewer_steps_cross_than_there_are() -> None:
+    task = Doubles()
+    data, model = task.load(), task.build()
+    one = lesson(task, data, model, "embed/3", "entropic(channels=3)")
+    merged, features, *_ = one.features(data.train.inputs[:5])
+    assert merged.shape == (5, 6, 4)
+    assert features.shape == (5, 6, 12)
+    distill(one.cut, model, one.features, Batches(task, data.train, 64), settings(), 3)
+    assert one.cut.device(data.train.inputs[:5]).shape == (5, 3, 4)
+
+
 class StopError(Exception):
     """What Ctrl-C is, somewhere in an epoch."""
 

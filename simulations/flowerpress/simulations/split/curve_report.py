@@ -45,6 +45,10 @@ LOSSES = (0.005, 0.01, 0.02, 0.05, 0.1)
 OURS = "entropic"
 _WHOLE = "teacher"
 _DASHED = ("packed", "tuned")
+_COLOURS = dict(
+    zip(("reduction", "jpeg", "webp", "vq", "pca", "plain", "features"), COLOURS, strict=True)
+)
+"""By the first word of a method's name; our own is black."""
 
 
 def gathered_points(folder: Path) -> list[Point]:
@@ -101,9 +105,9 @@ def curve_figure(points: Sequence[Point], title: str, *, alone: bool = False) ->
     ax.set_xscale("log")
     ends: list[tuple[float, str, str]] = []
     sizes: list[float] = []
-    for index, method in enumerate(_methods(found)):
+    for method in _methods(found):
         curve = _curve(found, method, alone)
-        colour = INK if method == OURS else COLOURS[index % len(COLOURS)]
+        colour = _COLOURS.get(method.partition(",")[0], INK)
         x = [size for size, _ in curve]
         y = [mean.accuracy for _, mean in curve]
         spread = [[m.accuracy - m.low for _, m in curve], [m.high - m.accuracy for _, m in curve]]

@@ -133,6 +133,8 @@ def distill(
         first = at.epoch if at.stage == stage else 0
         if first < due:
             with learning(cut, stage) as trained:
+                if not trained:
+                    continue  # principal axes, for one, are measured and not learned
                 optimizer = _optimizer(cut, trained, settings, moments)
                 for epoch in range(first, due):
                     generator = generator_of(seed, stage, epoch)
