@@ -153,10 +153,29 @@ def test_what_a_stage_does_not_train_stays(teacher: nn.Module) -> None:
     changed = {name for name in encoder if not torch.equal(encoder[name], last[name])}
     assert changed
     assert all(name.startswith(("1.decoder", "2.")) for name in changed)
+    tuned = {name: value.clone() for name, value in last.items()}
+    joint = settings(epochs_stage1=0, epochs_stage2=0, epochs_stage3=1)
+    both = state(learn(one, joint))
+    changed = {name for name in tuned if not torch.equal(tuned[name], both[name])}
+    for part in ("1.encoder", "1.decoder", "1.prior", "2."):
+        assert any(name.startswith(part) for name in changed)
+    assert not any(name.startswith("0.") for name in changed)  # the head
     assert all(parameter.requires_grad for parameter in one.cut.tail.parameters())
     with pytest.raises(ZeroDivisionError), learning(one.cut, 1):
         raise ZeroDivisionError
     assert all(parameter.requires_grad for parameter in one.cut.tail.parameters())
+
+
+def test_both_sides_together_need_fewer_bits_for_the_same(teacher: nn.Module) -> None:
+    task = Stripes()
+    test = task.load().test
+    one = taught(teacher)
+    learn(one, settings())
+    before = judge_cut(one.cut, task, test)
+    learn(one, settings(epochs_stage1=0, epochs_stage2=0, epochs_stage3=6))
+    after = judge_cut(one.cut, task, test)
+    assert after.bytes_each < before.bytes_each
+    assert after.accuracy >= before.accuracy - 0.02
 
 
 class Embed(nn.Embedding):
@@ -319,7 +338,9 @@ def federation(tmp_path: Path, workers: int = 1) -> Federation:
         task="digits", clients=3, seed=4, uplink="int8", partition="iid", workers=workers
     )
     recipe = CutRecipe("digits", "pool", "entropic(channels=4,width=8)")
-    return Federation(config, recipe, settings(epochs_stage1=3, epochs_stage2=2, lr=5e-3))
+    return Federation(
+        config, recipe, settings(epochs_stage1=3, epochs_stage2=2, epochs_stage3=1, lr=5e-3)
+    )
 
 
 def digits_lesson(seed: int) -> Lesson:
@@ -340,7 +361,14 @@ def test_clients_distill_on_what_they_hold(tmp_path: Path) -> None:
         tmp_path / "one",
         lambda name, done, due, loss: told.append((name, done)),
     )
-    assert told == [("features", 1), ("features", 2), ("features", 3), ("tail", 1), ("tail", 2)]
+    assert told == [
+        ("features", 1),
+        ("features", 2),
+        ("features", 3),
+        ("tail", 1),
+        ("tail", 2),
+        ("all", 1),
+    ]
     assert moved.up > 0 < moved.down
     task = Digits()
     judged = judge_cut(one.cut, task, task.load().test)
@@ -365,7 +393,7 @@ def test_clients_that_were_stopped_go_on(tmp_path: Path) -> None:
         tmp_path,
         lambda name, done, due, loss: told.append((name, done)),
     )
-    assert told == [("features", 3), ("tail", 1), ("tail", 2)]
+    assert told == [("features", 3), ("tail", 1), ("tail", 2), ("all", 1)]
 
 
 def test_what_has_to_be_measured_is_not_for_clients(tmp_path: Path) -> None:

@@ -33,11 +33,14 @@ def split_compare(
     channels: Annotated[int, typer.Option(min=1, help="Of the learned latent.")] = 12,
     epochs: Annotated[int, typer.Option(min=0, help="That a bottleneck learns.")] = 8,
     more_epochs: Annotated[
-        int, typer.Option(min=0, help="That it learns on at each further beta.")
-    ] = 4,
+        int, typer.Option(min=0, help="That it learns features anew at each further beta.")
+    ] = 0,
     tail_epochs: Annotated[
         int, typer.Option(min=0, help="That the server's side is tuned, at each point.")
-    ] = 3,
+    ] = 2,
+    joint_epochs: Annotated[
+        int, typer.Option(min=0, help="That both sides then learn on together.")
+    ] = 4,
     picture_epochs: Annotated[
         int, typer.Option(min=0, help="That the network is trained on pictures of low quality.")
     ] = 3,
@@ -115,6 +118,7 @@ def split_compare(
         epochs=epochs,
         more_epochs=more_epochs,
         tail_epochs=tail_epochs,
+        joint_epochs=joint_epochs,
         picture_epochs=picture_epochs,
         lr=lr,
         reductions=_whole("--reductions", reductions),

@@ -20,7 +20,12 @@ from flowerpress.simulations.cli.options import (
 
 __all__ = ["split_distill"]
 
-_STAGES = {"teacher": "teacher", "features": "bottleneck", "tail": "server's side"}
+_STAGES = {
+    "teacher": "teacher",
+    "features": "bottleneck",
+    "tail": "server's side",
+    "all": "both sides",
+}
 
 
 def split_distill(
@@ -51,6 +56,9 @@ def split_distill(
     epochs: Annotated[int, typer.Option(min=0, help="Epochs that the bottleneck learns.")] = 8,
     tail_epochs: Annotated[
         int, typer.Option(min=0, help="Epochs that the server's side is tuned.")
+    ] = 2,
+    joint_epochs: Annotated[
+        int, typer.Option(min=0, help="Epochs that both sides then learn on together.")
     ] = 4,
     lr: Annotated[float, typer.Option(help="Adam's first step.")] = 3e-3,
     batch_size: Annotated[int, typer.Option(min=1, help="Examples of a step.")] = 64,
@@ -122,7 +130,15 @@ def split_distill(
         at,
         bottleneck,
         mode,
-        DistillSettings(beta, epochs, tail_epochs, lr, batch_size, rounding),  # type: ignore[arg-type]
+        DistillSettings(
+            beta,
+            epochs,
+            tail_epochs,
+            lr,
+            batch_size,
+            rounding,  # type: ignore[arg-type]
+            epochs_stage3=joint_epochs,
+        ),
         teacher,
         teacher_epochs,
         clients is not None,

@@ -39,7 +39,8 @@ class Inference:
 
     ``at``: where the learned bottlenecks stand; the untrained ones stand behind the same part.
     ``betas``: of the learned bottleneck, each trained on from the one before, ``epochs`` epochs for
-    the first and ``more_epochs`` for the others; ``channels`` is its latent's. ``reductions``:
+    the first and ``more_epochs`` for the others, then ``tail_epochs`` with its encoder as it is and
+    ``joint_epochs`` with it; ``channels`` is its latent's. ``reductions``:
     channels. ``codes``: of vector quantization. ``axes``: of PCA. ``qualities``: of pictures;
     ``tuned_qualities``: those that the network is also trained on, for ``picture_epochs`` epochs.
     ``batch``: examples that share a stream. ``examples``: at most so many to learn from; None: all.
@@ -52,8 +53,9 @@ class Inference:
     betas: tuple[float, ...] = (1e-5, 5e-5, 1e-4, 3e-4, 1e-3, 3e-3)
     channels: int = 12
     epochs: int = 8
-    more_epochs: int = 4
-    tail_epochs: int = 3
+    more_epochs: int = 0
+    tail_epochs: int = 2
+    joint_epochs: int = 4
     picture_epochs: int = 3
     lr: float = 3e-3
     reductions: tuple[int, ...] = (1, 2, 4, 8)
@@ -74,15 +76,24 @@ class Inference:
             raise ConfigError(
                 f"unknown methods: {', '.join(unknown)}; there are {', '.join(METHODS)}"
             )
-        if self.batch < 1 or self.more_epochs < 0 or self.picture_epochs < 0:
+        if self.batch < 1 or min(self.more_epochs, self.picture_epochs, self.joint_epochs) < 0:
             raise ConfigError("batch must be at least 1, and epochs at least 0")
         if list(self.betas) != sorted(self.betas):
             raise ConfigError("betas must rise: each student goes on from the one before")
 
     def settings(self, beta: float, *, first: bool = True) -> DistillSettings:
-        """Return how one student is distilled."""
+        """Return how one student is distilled; one that is not the ``first`` is another beta's."""
         epochs = self.epochs if first else self.more_epochs
-        return DistillSettings(beta, epochs, self.tail_epochs, self.lr, self.batch_size)
+        # Where the features are not learned anew, the tail knows them already.
+        tail_epochs = self.tail_epochs if first or epochs else 0
+        return DistillSettings(
+            beta,
+            epochs,
+            tail_epochs,
+            self.lr,
+            self.batch_size,
+            epochs_stage3=self.joint_epochs,
+        )
 
 
 def claim(folder: Path, task: Task, wanted: Inference, seed: int) -> None:

@@ -1,9 +1,10 @@
-"""Teaching a cut network what a whole one knows, in two stages.
+"""Teaching a cut network what a whole one knows, in two stages or three.
 
 Matsubara et al., "Supervised Compression for Resource-Constrained Edge Computing Systems" (WACV
 2022), section 3.3. First the bottleneck learns to put out the teacher's features at few bits,
 while the teacher's own tail judges them; then encoder and prior stay as they are, and the server's
-side learns to make the best of what is really decoded.
+side learns to make the best of what is really decoded. A third stage, not of that paper, lets both
+sides learn on together: bits that matter to the features and not to the scores are given up.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from flowerpress.simulations.split.batches import Batches
 from flowerpress.simulations.split.distill_state import Place, keep, restore, resume
 
 __all__ = [
+    "STAGES",
     "DistillSettings",
     "Tick",
     "distill",
@@ -41,6 +43,10 @@ TeacherFeatures = Callable[[Tensor], Sequence[Tensor]]
 Tick = Callable[[str, int, int, float], None]
 """Called after each epoch: which stage, how many epochs are done and due, the mean loss."""
 
+STAGES = {1: "features", 2: "tail", 3: "all"}
+"""What is met or trained in each stage."""
+
+_RATES = {1: 1.0, 2: 0.2, 3: 0.5}
 _PRIOR_RATE = 10.0
 _LEAST_ENERGY = 1e-9
 _SEEN_TO_CALIBRATE = 2048
@@ -50,11 +56,12 @@ _SEEN_TO_CALIBRATE = 2048
 class DistillSettings:
     """How a cut network is distilled.
 
-    ``beta``: squared error that a bit of an example is worth. ``lr``: of Adam in the first stage,
-    the second has a fifth; both fall to zero along a cosine. ``rounding``: what the first stage has
-    in place of rounding, noise as wide as a step or rounding itself with gradients straight
-    through. ``relative``: each error counts in shares of the square of the teacher's features, so
-    that late ones, which are few and matter most, weigh as much as early ones.
+    ``beta``: squared error that a bit of an example is worth; in the third stage, of the loss in
+    nats. ``lr``: of Adam in the first stage, the second has a fifth and the third half of it; each
+    falls to zero along a cosine. ``rounding``: what the first stage has in place of rounding, noise
+    as wide as a step or rounding itself with gradients straight through. ``relative``: each error
+    counts in shares of the square of the teacher's features, so that late ones, which are few and
+    matter most, weigh as much as early ones.
 
     Raises:
         ConfigError: a number out of range.
@@ -67,24 +74,25 @@ class DistillSettings:
     batch_size: int = 64
     rounding: Literal["noise", "straight-through"] = "noise"
     relative: bool = True
+    epochs_stage3: int = 0
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.beta) and self.beta >= 0):
             raise ConfigError(f"beta is {self.beta}; it must be a number from 0 up")
         if not (math.isfinite(self.lr) and self.lr > 0):
             raise ConfigError(f"lr is {self.lr}; it must be a number above 0")
-        if self.epochs_stage1 < 0 or self.epochs_stage2 < 0 or self.batch_size < 1:
+        if min(map(self.epochs, STAGES)) < 0 or self.batch_size < 1:
             raise ConfigError("epochs must be at least 0, and batch_size at least 1")
         if self.rounding not in ("noise", "straight-through"):
             raise ConfigError(f"rounding is {self.rounding!r}; it is noise or straight-through")
 
     def epochs(self, stage: int) -> int:
-        """Return the epochs of stage 1 or 2."""
-        return self.epochs_stage1 if stage == 1 else self.epochs_stage2
+        """Return the epochs of stage 1, 2 or 3."""
+        return (self.epochs_stage1, self.epochs_stage2, self.epochs_stage3)[stage - 1]
 
     def rate(self, stage: int, along: float) -> float:
         """Return the learning rate where a share ``along`` of a stage is over."""
-        first = self.lr if stage == 1 else self.lr / 5
+        first = self.lr * _RATES[stage]
         return first * 0.5 * (1 + math.cos(math.pi * along))
 
 
@@ -98,7 +106,7 @@ def distill(
     progress: Tick | None = None,
     checkpoint: Path | None = None,
 ) -> Cut:
-    """Train ``cut`` in place, in both stages, and return it, ready to be judged and coded.
+    """Train ``cut`` in place, in all stages, and return it, ready to be judged and coded.
 
     Its head and tail should hold the teacher's weights: they are not touched in the first stage.
 
@@ -126,7 +134,7 @@ def distill(
         _calibrate(cut, data, seed)
     else:
         at, moments = kept
-    for stage in (1, 2):
+    for stage in STAGES:
         due = settings.epochs(stage)
         if at.stage > stage:
             continue
@@ -149,11 +157,11 @@ def distill(
                         generator,
                         span=(epoch / due, (epoch + 1) / due),
                     )
-                    if epoch + 1 == due and stage == 1:
+                    if epoch + 1 == due and stage != 2:
                         _calibrate(cut, data, seed)
                     keep(checkpoint, cut, optimizer, settings, seed, Place(stage, epoch + 1))
                     if progress is not None:
-                        progress("features" if stage == 1 else "tail", epoch + 1, due, loss)
+                        progress(STAGES[stage], epoch + 1, due, loss)
         moments = None
     for part in cut.parts():
         part.eval()
@@ -175,7 +183,7 @@ def run_stage(
 
     Args:
         cut, teacher, teacher_features, data, settings: as for ``distill``.
-        stage: 1 or 2.
+        stage: 1, 2 or 3.
         optimizer: of what ``learning`` yields.
         generator: of order, augmentation and noise.
         span: which part of the stage this epoch is, as shares of it: sets the learning rate.
@@ -192,7 +200,8 @@ def run_stage(
         if stage == 1:
             loss = _feature_loss(cut, teacher_features, inputs, settings, generator)
         else:
-            loss = _score_loss(cut, teacher, inputs, labels)
+            beta = settings.beta if stage == 3 else None
+            loss = _score_loss(cut, teacher, inputs, labels, beta, generator)
         value = float(loss.detach())
         if not math.isfinite(value):
             raise ConfigError("the loss is no longer finite: distill with a smaller lr")
@@ -238,27 +247,46 @@ def _stages(cut: Cut, features: Tensor) -> Iterator[Tensor]:
         yield features
 
 
-def _score_loss(cut: Cut, teacher: nn.Module, inputs: Tensor, labels: Tensor) -> Tensor:
-    """Return half the cross entropy with the labels and half the divergence from the teacher."""
+def _score_loss(
+    cut: Cut,
+    teacher: nn.Module,
+    inputs: Tensor,
+    labels: Tensor,
+    beta: float | None,
+    generator: torch.Generator,
+) -> Tensor:
+    """Return half the cross entropy with the labels and half the divergence from the teacher.
+
+    With ``beta`` the encoder learns too, and so many times the bits of an example are added.
+    """
     with torch.no_grad():
         hoped = functional.log_softmax(teacher(inputs).flatten(0, -2), -1)
-        latent = cut.bottleneck.rounded(cut.device(inputs))
-    scores = cut.server(latent)
+        entering = cut.head(inputs)
+        if beta is None:
+            latent = cut.bottleneck.rounded(cut.bottleneck.encoder(entering))
+    if beta is None:
+        scores, price = cut.server(latent), entering.new_zeros(())
+    else:
+        features, bits = cut.bottleneck.relaxed(entering, generator, noise=False)
+        scores, price = cut.tail(features), beta / len(inputs) * bits
     scores = (scores if cut.last is None else cut.last(scores)).flatten(0, -2)
     own = functional.log_softmax(scores, -1)
     divergence = functional.kl_div(own, hoped, reduction="batchmean", log_target=True)
-    return 0.5 * functional.nll_loss(own, labels.flatten()) + 0.5 * divergence
+    loss: Tensor = 0.5 * functional.nll_loss(own, labels.flatten()) + 0.5 * divergence + price
+    return loss
 
 
 @contextmanager
 def learning(cut: Cut, stage: int) -> Iterator[list[nn.Parameter]]:
     """Let only what a stage trains take gradients; yield its parameters.
 
-    Stage 1: the bottleneck. Stage 2: its decoder, the tail and the last layers.
+    Stage 1: the bottleneck. Stage 2: its decoder, the tail and the last layers. Stage 3: all these.
     """
-    modules: list[nn.Module] = [cut.bottleneck if stage == 1 else cut.server]
-    if stage == 2 and cut.last is not None:
-        modules.append(cut.last)
+    modules: list[nn.Module] = [cut.bottleneck]
+    if stage > 1:
+        modules = [cut.server] if stage == 2 else [cut.bottleneck, cut.tail]
+        if cut.last is not None:
+            modules.append(cut.last)
     trained = [parameter for module in modules for parameter in module.parameters()]
     everything = [parameter for part in cut.parts() for parameter in part.parameters()]
     before = [parameter.requires_grad for parameter in everything]

@@ -24,7 +24,7 @@ from flowerpress.simulations.fields import Fields, parse
 if TYPE_CHECKING:
     from flowerpress.simulations.split.distill import DistillSettings
 
-__all__ = ["Place", "keep", "restore", "resume"]
+__all__ = ["Place", "keep", "parts_of_cut", "restore", "resume"]
 
 FILE = "distill.safetensors"
 _FORMAT = "flowerpress.distill/1"
@@ -59,7 +59,7 @@ def keep(
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ConfigError(f"cannot make the folder {folder}: {error.strerror}") from error
-    tensors = {_WEIGHTS + name: value for name, value in _parts(cut).state_dict().items()}
+    tensors = {_WEIGHTS + name: value for name, value in parts_of_cut(cut).state_dict().items()}
     state = {} if optimizer is None else optimizer.state_dict()["state"]
     for index, moments in state.items():
         for name, value in moments.items():
@@ -100,7 +100,7 @@ def resume(
         if name.startswith(_WEIGHTS)
     }
     try:
-        _parts(cut).load_state_dict(weights)
+        parts_of_cut(cut).load_state_dict(weights)
     except RuntimeError as error:
         raise ConfigError(f"{path}: is of another network: {error}") from error
     moments = {
@@ -120,6 +120,7 @@ def restore(optimizer: torch.optim.Optimizer, moments: dict[str, Tensor]) -> Non
     optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
 
 
-def _parts(cut: Cut) -> nn.ModuleDict:
+def parts_of_cut(cut: Cut) -> nn.ModuleDict:
+    """Return head, bottleneck, tail and what is last, by name."""
     names = ("head", "bottleneck", "tail", "last")
     return nn.ModuleDict({n: m for n in names if (m := getattr(cut, n)) is not None})

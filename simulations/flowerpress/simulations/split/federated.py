@@ -37,6 +37,7 @@ from flowerpress.simulations.loaded import load
 from flowerpress.simulations.recording import TrainLoss
 from flowerpress.simulations.split.batches import Batches
 from flowerpress.simulations.split.distill import (
+    STAGES,
     DistillSettings,
     Tick,
     generator_of,
@@ -109,7 +110,7 @@ def distill_federated(
     folder: Path,
     progress: Tick | None = None,
 ) -> Traffic:
-    """Train ``taught.cut`` in place on all clients' examples, in both stages.
+    """Train ``taught.cut`` in place on all clients' examples, in all stages.
 
     A training that was stopped goes on behind its last round. What clients had not sent yet of
     earlier rounds (error feedback) is then lost, so its result is not the same to the bit.
@@ -138,7 +139,7 @@ def distill_federated(
     kept = resume(folder, cut, settings, seed, of)
     at = Place(1, 0) if kept is None else kept[0]
     moved = Traffic()
-    for stage in (1, 2):
+    for stage in STAGES:
         done = at.epoch if at.stage == stage else 0
         if at.stage > stage or done == settings.epochs(stage):
             continue
@@ -186,7 +187,7 @@ def _run(
             why = next((f": {r.message}" for r in reversed(pressed.rejections)), "")
             raise EngineError(f"round {done + number}: no client could do its part{why}")
         trained.load_state_dict(arrays.to_torch_state_dict())
-        tick("features" if stage == 1 else "tail", done + number, due, value)
+        tick(STAGES[stage], done + number, due, value)
 
     told = ConfigRecord({"stage": stage, "done": done, "file": str(path), "sha256": digest})
     with generators_kept(), server_identity(stage), _engine(federation, clients, stage) as grid:
@@ -263,7 +264,8 @@ def _trained(cut: Cut, stage: int) -> nn.Module:
     """Return what clients train in a stage, and what is averaged."""
     if stage == 1:
         return cut.bottleneck
-    return cut.server if cut.last is None else nn.ModuleList([cut.server, cut.last])
+    modules = [cut.server] if stage == 2 else [cut.bottleneck, cut.tail]
+    return nn.ModuleList([*modules, *([] if cut.last is None else [cut.last])])
 
 
 def _whole(taught: Lesson) -> nn.ModuleDict:

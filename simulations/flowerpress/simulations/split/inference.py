@@ -20,6 +20,7 @@ from flowerpress.simulations.split.asked import Inference, claim
 from flowerpress.simulations.split.batches import Batches
 from flowerpress.simulations.split.curve import Point, add_point, read_points
 from flowerpress.simulations.split.distill import DistillSettings, distill
+from flowerpress.simulations.split.distill_state import parts_of_cut
 from flowerpress.simulations.split.judged import Coded, codec_of, hits, judge_coded, over_batches
 from flowerpress.simulations.split.lesson import Lesson, lesson
 from flowerpress.simulations.split.retuned import retuned
@@ -199,9 +200,7 @@ class _Run:
             taught = self._student(
                 teacher, text, folder, self.wanted.settings(beta, first=before is None), before
             )
-            before = {
-                name: value.clone() for name, value in taught.cut.bottleneck.state_dict().items()
-            }
+            before = {n: v.clone() for n, v in parts_of_cut(taught.cut).state_dict().items()}
             if due:
                 self._save(taught, text, folder)
                 yield "entropic", f"beta {beta:g}", *self._coded(taught)
@@ -235,7 +234,7 @@ class _Run:
         torch.manual_seed(self.seed)
         taught = lesson(self.task, self.data, teacher, self.wanted.at, text)
         if before is not None:
-            taught.cut.bottleneck.load_state_dict(before)
+            parts_of_cut(taught.cut).load_state_dict(before)
         distill(
             taught.cut,
             teacher,
