@@ -8,6 +8,8 @@ from typing import Any
 
 from flowerpress.simulations.cli.split_compare import split_compare
 from flowerpress.simulations.cli.split_distill import split_distill
+from flowerpress.simulations.cli.split_infer import split_infer
+from flowerpress.simulations.cli.split_serve import split_serve
 from flowerpress.simulations.cli.split_train import split_train
 
 __all__ = ["COMMANDS", "HELP"]
@@ -23,6 +25,8 @@ COMMANDS: MappingProxyType[str, tuple[Callable[..., Any], str]] = MappingProxyTy
     {
         "train": (split_train, "Split training over rounds of Flower."),
         "distill": (split_distill, "A cut network from a whole one."),
+        "serve": (split_serve, "Predictions for devices."),
+        "infer": (split_infer, "A device that asks for them."),
         "compare": (split_compare, "Accuracy against bytes of an example."),
     }
 )

@@ -98,8 +98,9 @@ def split_distill(
     """Teach a cut network what a whole one knows, at few bytes across the cut.
 
     First the bottleneck learns to give the teacher's features for few bits. Then the device's side
-    stays as it is, and the server's learns from what is really decoded. The folder then holds
-    what a device and a server load; bytes and accuracy are measured with the coder in between.
+    stays as it is, and the server's learns from what is really decoded. At last both learn on
+    together. The folder then holds what a device and a server load; bytes and accuracy are measured
+    with the coder in between.
 
     Stop it with Ctrl-C at any time: the same command goes on from the last epoch.
 

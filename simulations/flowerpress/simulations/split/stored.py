@@ -26,7 +26,15 @@ from flowerpress.compression.features.tables import Tables
 from flowerpress.simulations.checkpoints.atomic import written_whole
 from flowerpress.simulations.fields import Fields, parse
 
-__all__ = ["CutRecipe", "device_module", "load_cut", "load_recipe", "load_tables", "save_cut"]
+__all__ = [
+    "DEVICE",
+    "CutRecipe",
+    "device_module",
+    "load_cut",
+    "load_recipe",
+    "load_tables",
+    "save_cut",
+]
 
 FORMAT = "flowerpress.cut/1"
 DEVICE, SERVER, TABLES, RECIPE = (
