@@ -28,7 +28,7 @@ def split_compare(
     seeds: Annotated[int, typer.Option(min=1, help="How many seeds.")] = 3,
     first_seed: Annotated[int, typer.Option(min=0, help="The first of them.")] = 0,
     betas: Annotated[
-        str, typer.Option(help="What a bit may cost, rising; a student for each.")
+        str, typer.Option(help="What a bit may cost; each student goes on from the one before.")
     ] = "1e-5,5e-5,1e-4,3e-4,1e-3,3e-3",
     channels: Annotated[int, typer.Option(min=1, help="Of the learned latent.")] = 12,
     epochs: Annotated[int, typer.Option(min=0, help="That a bottleneck learns.")] = 8,
