@@ -95,6 +95,7 @@ class SplitService:
         self._seats: dict[int, Seat] = {}
         self._lock = threading.Lock()
         self._server: grpc.Server | None = None
+        self._pool: ThreadPoolExecutor | None = None
         self._stopped = threading.Event()
 
     def publish(self, tables: Tables) -> None:
@@ -148,7 +149,7 @@ class SplitService:
             OSError: the address cannot be listened on.
         """
         # One more stream than is allowed can say so.
-        pool = ThreadPoolExecutor(self.limits.clients + 8, "split")
+        self._pool = pool = ThreadPoolExecutor(self.limits.clients + 8, "split")
         options = channel_options(self.limits)
         most = self.limits.clients + 8
         server = grpc.server(pool, options=options, maximum_concurrent_rpcs=most)
@@ -179,6 +180,9 @@ class SplitService:
         if self._server is not None:
             self._server.stop(grace).wait()
             self._server = None
+        if self._pool is not None:
+            self._pool.shutdown(wait=False)
+            self._pool = None
 
     def _sweep(self) -> None:
         while not self._stopped.wait(min(self._ttl / 4, 30.0)):
@@ -202,6 +206,7 @@ class SplitService:
         try:
             for data in requests:
                 session.seen = time.monotonic()
+                first = session.seat is None
                 if session.seat is None:
                     reply, key = self._admit(data, session), HELLO
                 else:
@@ -209,12 +214,13 @@ class SplitService:
                 packed = pack_split(reply, key)
                 if session.largest and len(packed) > session.largest:
                     long = Refusal(Code.LIMIT, f"the answer has {len(packed)} bytes")
-                    packed = pack_split(self._refused(long, reply.step), key)
+                    reply = self._refused(long, reply.step)
+                    packed = pack_split(reply, key)
                 if session.seat is not None:
                     _count_down(session.seat, reply, len(packed))
                 yield packed
                 refused = refused + 1 if reply.kind is Kind.ERROR else 0
-                if session.seat is None or refused == _MOST_REFUSED:
+                if refused == (1 if first else _MOST_REFUSED):
                     return
         finally:
             self._sessions.remove(session)
