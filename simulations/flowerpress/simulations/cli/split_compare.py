@@ -41,6 +41,14 @@ def split_compare(
     joint_epochs: Annotated[
         int, typer.Option(min=0, help="That both sides then learn on together.")
     ] = 4,
+    rival_epochs: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            help="The same for bottlenecks that do not go on from one another: as many as a "
+            "student has had by the beta that they are compared with.",
+        ),
+    ] = 12,
     picture_epochs: Annotated[
         int, typer.Option(min=0, help="That the network is trained on pictures of low quality.")
     ] = 3,
@@ -119,6 +127,7 @@ def split_compare(
         more_epochs=more_epochs,
         tail_epochs=tail_epochs,
         joint_epochs=joint_epochs,
+        rival_epochs=rival_epochs,
         picture_epochs=picture_epochs,
         lr=lr,
         reductions=_whole("--reductions", reductions),

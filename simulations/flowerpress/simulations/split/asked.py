@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from flowerpress.compression import ConfigError
@@ -40,8 +40,10 @@ class Inference:
     ``at``: where the learned bottlenecks stand; the untrained ones stand behind the same part.
     ``betas``: of the learned bottleneck, each trained on from the one before, ``epochs`` epochs for
     the first and ``more_epochs`` for the others, then ``tail_epochs`` with its encoder as it is and
-    ``joint_epochs`` with it; ``channels`` is its latent's. ``reductions``:
-    channels. ``codes``: of vector quantization. ``axes``: of PCA. ``qualities``: of pictures;
+    ``joint_epochs`` with it; ``channels`` is its latent's. A rival that learns, too, has
+    ``rival_epochs`` in the place of ``joint_epochs``: it should learn for as long as the students
+    that it is compared with, which go on from each other. ``reductions``: channels. ``codes``: of
+    vector quantization. ``axes``: of PCA. ``qualities``: of pictures;
     ``tuned_qualities``: those that the network is also trained on, for ``picture_epochs`` epochs.
     ``batch``: examples that share a stream. ``examples``: at most so many to learn from; None: all.
 
@@ -56,6 +58,7 @@ class Inference:
     more_epochs: int = 0
     tail_epochs: int = 2
     joint_epochs: int = 4
+    rival_epochs: int = 12
     picture_epochs: int = 3
     lr: float = 3e-3
     reductions: tuple[int, ...] = (1, 2, 4, 8)
@@ -76,7 +79,8 @@ class Inference:
             raise ConfigError(
                 f"unknown methods: {', '.join(unknown)}; there are {', '.join(METHODS)}"
             )
-        if self.batch < 1 or min(self.more_epochs, self.picture_epochs, self.joint_epochs) < 0:
+        epochs = (self.more_epochs, self.picture_epochs, self.joint_epochs, self.rival_epochs)
+        if self.batch < 1 or min(epochs) < 0:
             raise ConfigError("batch must be at least 1, and epochs at least 0")
         if len(set(self.betas)) < len(self.betas):
             raise ConfigError("a beta stands twice: each student goes on from the one before")
@@ -94,6 +98,10 @@ class Inference:
             self.batch_size,
             epochs_stage3=self.joint_epochs,
         )
+
+    def rival(self) -> DistillSettings:
+        """Return how a bottleneck without a beta is distilled."""
+        return replace(self.settings(0.0), epochs_stage3=self.rival_epochs)
 
 
 def claim(folder: Path, task: Task, wanted: Inference, seed: int) -> None:

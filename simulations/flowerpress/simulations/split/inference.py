@@ -216,7 +216,7 @@ class _Run:
             ways = [way for way in ways if self._due(way, text)]
             if not ways:
                 continue
-            taught = self._student(teacher, text, text, wanted.settings(0.0), None)
+            taught = self._student(teacher, text, text, wanted.rival(), None)
             accuracy, each, alone, elements = self._coded_whole(taught)
             for way in ways:
                 # Eight bits a value: as many bytes as values.
