@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from flowerpress.compression.coders.base import Symbols
 from flowerpress.compression.coders.table import read_levels, write_levels
 from flowerpress.compression.errors import FormatError
-from flowerpress.compression.kernels import rans
+from flowerpress.compression.kernels import rans, tables
 
 __all__ = ["KEPT", "Model", "model_of", "read_model"]
 
@@ -59,40 +59,35 @@ def model_of(counts: NDArray[np.int64]) -> Model:
     """Return the model with the smallest sum of table and code length for these counts."""
     exact = np.empty_like(counts)
     rans.normalize(counts, exact)
-    levels = np.frexp(exact)[1].astype(np.int64)
-    levels_list = levels.tolist()
-    nothing = [0] * len(levels_list)
-    plain = write_levels(levels_list, nothing, 0)[1]
-    best: tuple[float, int, NDArray[np.int64], NDArray[np.int64]] | None = None
+    lengths = np.frexp(exact)[1].astype(np.int64)
+    lengths_below = np.maximum(lengths - 1, 0)
+    best: tuple[float, float, int, NDArray[np.int64], NDArray[np.int64]] | None = None
     for index, kept in enumerate(KEPT):
-        sizes = np.minimum(kept, np.maximum(levels - 1, 0))
-        extras = (exact >> np.maximum(levels - 1 - sizes, 0)) & ((1 << sizes) - 1)
-        frequencies = _rebuild(levels, extras, kept)
+        sizes = np.minimum(kept, lengths_below)
+        extras = (exact >> (lengths_below - sizes)) & ((1 << sizes) - 1)
+        frequencies = _rebuild(lengths, extras, kept)
         bits = float(counts @ _COST[frequencies])
-        total = bits + plain + float(sizes.sum())
+        total = bits + float(sizes.sum())  # the rest of the table is the same for all
         if best is None or total < best[0]:
-            best = (total, index, frequencies, extras)
+            best = (total, bits, index, frequencies, extras)
     assert best is not None
-    _, index, frequencies, extras = best
-    table, _ = write_levels(levels_list, extras.tolist(), KEPT[index])
-    return Model(frequencies, index, table, float(counts @ _COST[frequencies]))
+    _, bits, index, frequencies, extras = best
+    return Model(frequencies, index, write_levels(lengths, extras, KEPT[index]), bits)
 
 
 def read_model(data: memoryview, tokens: int, kept: int, field: str) -> tuple[Model, int]:
     """Read a model for ``tokens`` tokens; return it and the number of bytes that it took."""
-    levels, extras, size = read_levels(data, tokens, KEPT[kept], field)
-    if max(levels) > rans.PRECISION + 1:
-        raise FormatError(field, f"has a frequency of {max(levels)} bits")
-    frequencies = _rebuild(np.array(levels), np.array(extras), KEPT[kept])
+    lengths, extras, size = read_levels(data, tokens, KEPT[kept], field)
+    longest = int(lengths.max())
+    if longest > rans.PRECISION + 1:
+        raise FormatError(field, f"has a frequency of {longest} bits")
+    frequencies = _rebuild(lengths, extras, KEPT[kept])
     return Model(frequencies, kept, bytes(data[:size]), 0.0), size
 
 
-def _rebuild(levels: NDArray[np.int64], extras: NDArray[np.int64], kept: int) -> NDArray[np.int64]:
+def _rebuild(lengths: NDArray[np.int64], extras: NDArray[np.int64], kept: int) -> NDArray[np.int64]:
     """What both ends make of a table: interval middles, normalized."""
-    sizes = np.minimum(kept, np.maximum(levels - 1, 0))
-    dropped = np.maximum(levels - 1 - sizes, 0)
-    weights = (((1 << sizes) | extras) << dropped) + ((1 << dropped) >> 1)
-    weights[levels == 0] = 0
-    frequencies = np.empty_like(weights)
+    weights, frequencies = np.empty((2, lengths.size), np.int64)
+    tables.rebuild(lengths, extras, kept, weights)
     rans.normalize(weights, frequencies)
     return frequencies

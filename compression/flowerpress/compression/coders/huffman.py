@@ -46,7 +46,7 @@ class Huffman(Coder):
         split, counts = choose(values, alphabet)
         lengths = code_lengths(counts)
         writer.u8(split.code)
-        writer.raw(write_levels(lengths.tolist(), [0] * lengths.size, 0)[0])
+        writer.raw(write_levels(lengths, np.zeros_like(lengths), 0))
         tokens = split.tokenize(values)
         size = int(counts @ lengths)
         words = new_words(size)
@@ -71,7 +71,7 @@ class Huffman(Coder):
         split = split_from_wire(code, alphabet, self.field)
         rest = reader.rest()
         levels, _, size = read_levels(rest, split.tokens, 0, self.field)
-        table = self._table(np.array(levels))
+        table = self._table(levels)
         rest = rest[size:]
         if 8 * len(rest) < count:  # refuse before allocating what cannot be filled
             check_status(STATUS_TRUNCATED, self.field)

@@ -16,157 +16,53 @@ then its bits below the leading one (P. Elias, "Universal codeword sets", 1975).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import numpy as np
+from numpy.typing import NDArray
 
 from flowerpress.compression.errors import FormatError, TruncatedError
+from flowerpress.compression.kernels import (
+    STATUS_RANGE,
+    STATUS_STATE,
+    STATUS_SURPLUS,
+    STATUS_TRUNCATED,
+    STATUS_VALUE,
+    tables,
+)
 
-__all__ = ["LARGEST_LEVEL", "read_levels", "write_levels"]
+__all__ = ["read_levels", "write_levels"]
 
-LARGEST_LEVEL = 15
-# Bits that no token exceeds: a difference of 15, its sign, 14 extra bits and a run of zeros.
-_LARGEST_ENTRY = 64
-
-
-class _Bits:
-    """Bits in order, least significant first, as one integer under construction."""
-
-    def __init__(self) -> None:
-        self._parts: list[str] = []
-
-    def put(self, value: int, size: int) -> None:
-        if size:
-            self._parts.append(format(value, f"0{size}b")[::-1])
-
-    def unary(self, value: int) -> None:
-        self._parts.append("1" * value + "0")
-
-    def gamma(self, value: int) -> None:
-        size = (value + 1).bit_length() - 1
-        self.unary(size)
-        self.put(value + 1 - (1 << size), size)
-
-    def getvalue(self) -> tuple[bytes, int]:
-        text = "".join(self._parts)
-        size = len(text)
-        return int(text[::-1], 2).to_bytes((size + 7) // 8, "little"), size
+# Bytes that no token exceeds: a difference of 15, its sign, 14 extra bits and a run of zeros.
+_LARGEST_ENTRY = 8
+_WRONG = {
+    STATUS_VALUE: "has a table with an impossible step",
+    STATUS_SURPLUS: "has a table that runs past its end",
+    STATUS_RANGE: "has a table whose last token comes before its first, or is none",
+    STATUS_STATE: "has a table whose first or last token does not occur",
+}
 
 
-class _BitReader:
-    """The same in reverse, from hostile bytes."""
-
-    def __init__(self, data: memoryview, field: str) -> None:
-        self._text = format(int.from_bytes(data, "little") | 1 << 8 * len(data), "b")[:0:-1]
-        self._field = field
-        self.at = 0
-
-    def get(self, size: int) -> int:
-        if size == 0:
-            return 0
-        bits = self._text[self.at : self.at + size]
-        if len(bits) < size:
-            raise TruncatedError(self._field, "ends inside its table")
-        self.at += size
-        return int(bits[::-1], 2)
-
-    def unary(self, largest: int) -> int:
-        end = self._text.find("0", self.at, self.at + largest + 1)
-        if end < 0:
-            if self.at + largest + 1 > len(self._text):
-                raise TruncatedError(self._field, "ends inside its table")
-            raise FormatError(self._field, "has a table with an impossible step")
-        value = end - self.at
-        self.at = end + 1
-        return value
-
-    def gamma(self, largest: int) -> int:
-        size = self.unary((largest + 1).bit_length() - 1)
-        value = (1 << size) + self.get(size) - 1
-        if value > largest:
-            raise FormatError(self._field, "has a table that runs past its end")
-        return value
-
-
-def write_levels(levels: Sequence[int], extras: Sequence[int], kept: int) -> tuple[bytes, int]:
-    """Return the bytes of a table and its size in bits.
+def write_levels(levels: NDArray[np.int64], extras: NDArray[np.int64], kept: int) -> bytes:
+    """Return the bytes of a table.
 
     ``extras[i]`` holds the ``min(kept, level - 1)`` bits of token i. At least one level is above 0.
     """
-    tokens = len(levels)
-    first = next(i for i, level in enumerate(levels) if level)
-    last = next(i for i in range(tokens - 1, -1, -1) if levels[i])
-    out = _Bits()
-    width = (tokens - 1).bit_length()
-    gammas = 2 * ((first + 1).bit_length() + (tokens - last).bit_length()) - 2
-    if gammas <= 2 * width:
-        out.put(0, 1)
-        out.gamma(first)
-        out.gamma(tokens - 1 - last)
-    else:
-        out.put(1, 1)
-        out.put(first, width)
-        out.put(last, width)
-    before = -1
-    zeros = 0
-    at = first
-    while at <= last:
-        if zeros == 2:
-            run = next(i for i in range(at, last + 1) if levels[i]) - at
-            out.gamma(run)
-            at += run
-            zeros = 0
-        level = levels[at]
-        if before < 0:
-            out.put(level, 4)
-        else:
-            out.unary(abs(level - before))
-            if level != before and before > 0:
-                out.put(int(level < before), 1)
-        if level:
-            out.put(extras[at], min(kept, level - 1))
-        zeros = 0 if level else zeros + 1
-        before = level
-        at += 1
-    return out.getvalue()
+    out = np.zeros(levels.size * _LARGEST_ENTRY + 16, np.uint8)
+    bits = tables.write(levels, extras, kept, out)
+    return out[: (bits + 7) // 8].tobytes()
 
 
 def read_levels(
     data: memoryview, tokens: int, kept: int, field: str
-) -> tuple[list[int], list[int], int]:
-    """Read what :func:`write_levels` wrote at the start of ``data``.
+) -> tuple[NDArray[np.int64], NDArray[np.int64], int]:
+    """Read what :func:`write_levels` wrote at the start of hostile ``data``.
 
     Returns levels and extras of all ``tokens`` tokens and the number of bytes that they took.
     """
-    source = _BitReader(data[: tokens * _LARGEST_ENTRY // 8 + 16], field)
-    width = (tokens - 1).bit_length()
-    if source.get(1):
-        first = source.get(width)
-        last = source.get(width)
-    else:
-        first = source.gamma(tokens - 1)
-        last = tokens - 1 - source.gamma(tokens - 1)
-    if not first <= last < tokens:
-        raise FormatError(field, f"has a table for tokens {first} to {last} of {tokens}")
-    levels = [0] * tokens
-    extras = [0] * tokens
-    before = -1
-    zeros = 0
-    at = first
-    while at <= last:
-        if zeros == 2:
-            at += source.gamma(last - at)
-            zeros = 0
-        if before < 0:
-            level = source.get(4)
-        else:
-            step = source.unary(LARGEST_LEVEL)
-            level = before - step if step and before and source.get(1) else before + step
-        if not 0 <= level <= LARGEST_LEVEL:
-            raise FormatError(field, f"has a table with level {level}")
-        levels[at] = level
-        extras[at] = source.get(min(kept, level - 1)) if level else 0
-        zeros = 0 if level else zeros + 1
-        before = level
-        at += 1
-    if not levels[first] or not levels[last]:
-        raise FormatError(field, "has a table whose first or last token does not occur")
-    return levels, extras, (source.at + 7) // 8
+    levels, extras = np.zeros((2, tokens), np.int64)
+    source = np.frombuffer(data[: tokens * _LARGEST_ENTRY + 16], np.uint8)
+    status, bits = tables.read(source, kept, levels, extras)
+    if status == STATUS_TRUNCATED:
+        raise TruncatedError(field, "ends inside its table")
+    if status:
+        raise FormatError(field, _WRONG[status])
+    return levels, extras, (bits + 7) // 8
