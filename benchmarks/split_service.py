@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import functools
 import multiprocessing
 import queue
 import socket
@@ -38,6 +39,7 @@ from flowerpress.compression.bottleneck import Cut
 from flowerpress.compression.features import PresetCodec, TableCodec, Tables
 from flowerpress.protos.split import METHOD, SplitLimits, channel_options
 from flowerpress.server.split import Copies, SplitService, service
+from flowerpress.server.split.tails import Part
 from flowerpress.simulations.split.networks import cut_network, parts_of
 from flowerpress.simulations.tasks.resnet import ResNet
 
@@ -47,16 +49,27 @@ WARM = 20  # exchanges that are not counted
 COUNTED = 101  # exchanges between which bytes are counted
 
 
-class Nothing(nn.Module):
-    """The least that has a gradient: (B, C, ...) to scores (B, ``CLASSES``), without a sum."""
+class Still(Copies):
+    """The service without its network: the same gradient of noise and scores of zeros at once."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.scale = nn.Parameter(torch.ones(()))
+    def part(self, client: int) -> Part:
+        """Return a part that learns nothing."""
+        return _Still(super().part(client).module, self._make(self.module.parameters()), self._loss)
 
-    def forward(self, latent: Tensor) -> Tensor:
-        """Return some of the features as scores."""
-        return latent.flatten(1)[:, :CLASSES] * self.scale
+    def infer(self, latent: Tensor) -> Tensor:
+        """Return zeros (B, ``CLASSES``)."""
+        return torch.zeros(len(latent), CLASSES)
+
+
+class _Still(Part):
+    def step(self, latent: Tensor, labels: Tensor) -> tuple[Tensor, float]:
+        return _noise(tuple(latent.shape)), 0.0
+
+
+@functools.cache
+def _noise(shape: tuple[int, ...]) -> Tensor:
+    values = np.random.default_rng(1).laplace(0, 1e-3, shape)
+    return torch.from_numpy(values.astype(np.float32))
 
 
 class Clock:
@@ -98,12 +111,13 @@ def serve(pipe: Connection, kind: str, clients: int, gradients: str, tables: byt
     torch.set_num_threads(1)
     clock = Clock()
     clock.watch()
-    module = Nothing() if kind == "nothing" else network().server
 
     def descent(parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
         return torch.optim.SGD(parameters, lr=1e-3)
 
-    own = SplitService(Copies(module, descent), run=RUN, gradients=gradients)
+    still = kind == "still"
+    tails = Still(nn.Linear(1, 1), descent) if still else Copies(network().server, descent)
+    own = SplitService(tails, run=RUN, gradients=gradients)
     own.publish(Tables.from_bytes(tables))
     pipe.send(own.serve())
     own.begin_round(1, list(range(clients)), TOKEN)
@@ -263,11 +277,12 @@ def main() -> None:
             """\
             Three tables.
 
-            1. One client sends latents of --samples, --channels x --positions, coded with tables,
-               and gets their gradients, coded by --gradients; the network does nothing. The time
-               is from the array to the array, over real gRPC. Bytes are of one exchange, both
-               ways: of arrays as float32, of payloads, of messages, and what a proxy counted of
-               TCP's payload (HTTP/2's framing and the connection's beginning are in it).
+            1. One client sends latents of --samples, --channels x --positions, Laplacian noise
+               coded with tables. The service has no network: in a step of training the client
+               gets a gradient of such noise, coded by --gradients, in a step of inference zeros.
+               The time is from the array to the array, over real gRPC. Bytes are of one step of
+               training, each way: arrays as float32, payloads, messages, and what a proxy counted
+               of TCP's payload, which has HTTP/2's framing in it.
             2. Clients that train the network of task cifar10, cut behind its first stage, all at
                once. "coding" is the processor time of both processes in codecs, checksums and
                protobuf, over the processor time of both in all.
@@ -295,14 +310,18 @@ def one_client(args: argparse.Namespace) -> tuple[int, int]:
     shape = (args.samples, args.channels, args.positions)
     latent = rng.laplace(0, 1.5, shape).astype(np.float32)
     labels = rng.integers(0, CLASSES, args.samples)
-    given = ("nothing", 2, args.gradients, tables_of(latent).to_bytes())
-    times = []
+    given = ("still", 2, args.gradients, tables_of(latent).to_bytes())
+    times: dict[str, list[float]] = {"training": [], "inference": []}
     with elsewhere(serve, *given) as (port, _):
         with linked(port, 0) as own:
-            for _ in range(WARM + args.exchanges):
-                began = time.perf_counter()
-                own.step(latent, labels, CLASSES)
-                times.append(time.perf_counter() - began)
+            for what, found in times.items():
+                for _ in range(WARM + args.exchanges):
+                    began = time.perf_counter()
+                    if what == "training":
+                        own.step(latent, labels, CLASSES)
+                    else:
+                        own.infer(latent)
+                    found.append(time.perf_counter() - began)
         with Counted(port) as proxy, linked(proxy.port, 1) as own:
             counts = []
             for turn in range(WARM + COUNTED):
@@ -312,7 +331,10 @@ def one_client(args: argparse.Namespace) -> tuple[int, int]:
                 own.step(latent, labels, CLASSES)
     each = (np.array(counts[1]) - np.array(counts[0])) / (COUNTED - 1)
     print(f"An exchange of {shape}, by tables up and {args.gradients} down, milliseconds")
-    print(f"{'p50':>8}{'p95':>8}\n{described(times[WARM:])}\n")
+    print(f"{'step of':<10}{'p50':>9}{'p95':>9}")
+    for what, found in times.items():
+        print(f"{what:<10} {described(found[WARM:])}")
+    print()
     print(f"{'bytes':<8}{'float32':>10}{'payload':>10}{'message':>10}{'TCP':>10}")
     for way, row in (("up", each[:4]), ("down", each[4:])):
         print(f"{way:<8}" + "".join(f"{value:10,.0f}" for value in row))
