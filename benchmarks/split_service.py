@@ -37,13 +37,13 @@ from flowerpress.client.split import SplitLink, link
 from flowerpress.client.split.metered import LinkCounts
 from flowerpress.compression.bottleneck import Cut
 from flowerpress.compression.features import PresetCodec, TableCodec, Tables
-from flowerpress.protos.split import METHOD, SplitLimits, channel_options
+from flowerpress.protos.split import METHOD, SplitLimits, channel_options, client_token
 from flowerpress.server.split import Copies, SplitService, service
 from flowerpress.server.split.tails import Part
 from flowerpress.simulations.split.networks import cut_network, parts_of
 from flowerpress.simulations.tasks.resnet import ResNet
 
-RUN, TOKEN = 1, b"benchmark"
+RUN, SECRET = 1, b"benchmark"
 CLASSES = 10
 WARM = 20  # exchanges that are not counted
 COUNTED = 101  # exchanges between which bytes are counted
@@ -120,7 +120,7 @@ def serve(pipe: Connection, kind: str, clients: int, gradients: str, tables: byt
     own = SplitService(tails, run=RUN, gradients=gradients)
     own.publish(Tables.from_bytes(tables))
     pipe.send(own.serve())
-    own.begin_round(1, list(range(clients)), TOKEN)
+    own.begin_round(1, list(range(clients)), SECRET)
     pipe.recv()
     clock.spent, began = 0.0, time.process_time()
     pipe.send(None)
@@ -211,7 +211,8 @@ def network() -> Cut:
 
 def linked(port: int, client: int) -> SplitLink:
     """Return a link to a service on this machine."""
-    return SplitLink(f"127.0.0.1:{port}", run=RUN, client=client, round=1, token=TOKEN)
+    token = client_token(SECRET, client)
+    return SplitLink(f"127.0.0.1:{port}", run=RUN, client=client, round=1, token=token)
 
 
 def together(
@@ -293,7 +294,7 @@ def main() -> None:
     )
     parser.add_argument("--samples", type=int, default=64, help="of a batch (default 64)")
     parser.add_argument("--channels", type=int, default=12, help="of the latent (default 12)")
-    parser.add_argument("--positions", type=int, default=64, help="a channel (default 64)")
+    parser.add_argument("--positions", type=int, default=49, help="a channel (default 49)")
     parser.add_argument("--gradients", default="int8(stochastic=true)", help="codec; default int8")
     parser.add_argument("--exchanges", type=int, default=500, help="to time (default 500)")
     parser.add_argument("--clients", default="1,4,16", help="of the second and third table")

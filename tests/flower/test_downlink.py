@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from flowerpress.client import press
 from flowerpress.client.held import Held, apply
 from flowerpress.compression import ConfigError, Manifest, SequenceError, model_digest, preset
-from flowerpress.protos import Instruction, Receipt, Status, join
+from flowerpress.protos import Instruction, Receipt, Status, join_updates
 from flowerpress.server import Broadcast, Pressed, StreamingGrid
 from flowerpress.simulations.engines.grid import server_identity
 from flowerpress.simulations.engines.inline import InlineGrid
@@ -56,7 +56,7 @@ def deliver(server: Broadcast, held: Held | None) -> Held | None:
         carrier="message",
         seed=0,
     )
-    blob = join([u.blob for u in updates]) if updates else None
+    blob = join_updates([u.blob for u in updates]) if updates else None
     return apply(held, instruction, blob)
 
 
@@ -145,7 +145,7 @@ def test_a_client_that_already_has_some_of_the_chain_skips_it() -> None:
     instruction = Instruction(
         9, 3, 2, server.version, start, server.digest, 0, "arrays", "none", "message", 0
     )
-    both = [apply(c, instruction, join([u.blob for u in updates])) for c in (client, ahead)]
+    both = [apply(c, instruction, join_updates([u.blob for u in updates])) for c in (client, ahead)]
     assert [c.digest for c in both if c is not None] == [server.digest] * 2
 
 

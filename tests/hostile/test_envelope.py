@@ -39,7 +39,7 @@ from flowerpress.compression import (
 from flowerpress.compression.pipeline import Pipeline
 from flowerpress.compression.stages import Exact, Half, TopK
 from flowerpress.protos import update_pb2 as pb
-from flowerpress.protos.delivery import MAX_UPDATES, join, split
+from flowerpress.protos.delivery import MAX_UPDATES, join_updates, split_updates
 from flowerpress.protos.envelope import (
     MAGIC,
     MAX_RECIPE_BYTES,
@@ -576,23 +576,23 @@ def test_a_flood_of_frames_shares_one_view_of_the_bytes() -> None:
 
 def test_deliveries() -> None:
     parts = [b"", b"one", b"x" * 300]
-    blob = join(parts)
-    assert [bytes(part) for part in split(blob)] == parts
-    assert split(join([])) == []
+    blob = join_updates(parts)
+    assert [bytes(part) for part in split_updates(blob)] == parts
+    assert split_updates(join_updates([])) == []
     for size in range(len(blob)):
         with pytest.raises(TruncatedError, match="delivery"):
-            split(blob[:size])
+            split_updates(blob[:size])
     with pytest.raises(FormatError, match="delivery: 1 bytes left over"):
-        split(blob + b"\0")
+        split_updates(blob + b"\0")
     out = Writer()
     out.varint(MAX_UPDATES + 1)
     with pytest.raises(LimitError, match="4097 updates, at most 4096"):
-        split(out.getvalue())
+        split_updates(out.getvalue())
     huge = Writer()
     huge.varint(1)
     huge.varint(2**63 - 1)
     with pytest.raises(TruncatedError), no_more_than(1 << 16):
-        split(huge.getvalue())
+        split_updates(huge.getvalue())
 
 
 def test_half_precision_stage_is_what_the_bombs_name() -> None:

@@ -31,6 +31,7 @@ from flowerpress.protos.split import (
     Kind,
     SplitLimits,
     SplitMessage,
+    client_token,
     pack_labels,
     pack_split,
     unpack_split,
@@ -39,7 +40,7 @@ from flowerpress.server.split import Copies, SplitService
 from tests.hostile.mutate import EXTREMES, varint
 from tests.wire.splitting import (
     RUN,
-    TOKEN,
+    SECRET,
     Raw,
     assert_same,
     batches,
@@ -285,8 +286,9 @@ def test_mutants_of_an_introduction_are_refused_or_let_in_as_what_they_are() -> 
     ends: Counter[str] = Counter()
     with serving(tails, [1, 2], token=b"secret", **given) as service:
         service.publish(TABLES)
+        token = client_token(SECRET, 2)
         message = SplitMessage(
-            Kind.OPEN, round=1, run=RUN, client=2, token=TOKEN, largest=1 << 20, patience=8.0
+            Kind.OPEN, round=1, run=RUN, client=2, token=token, largest=1 << 20, patience=8.0
         )
         for _ in range(OPENS):
             body = another(message, rng)
@@ -299,8 +301,8 @@ def test_mutants_of_an_introduction_are_refused_or_let_in_as_what_they_are() -> 
                     continue
                 assert answer.kind is Kind.ACK
                 as_read = unpack_split(signed(body, HELLO), HELLO, LIMITS)
-                assert (as_read.run, as_read.round, as_read.token) == (RUN, 1, TOKEN)
-                assert as_read.client in (1, 2)
+                assert (as_read.run, as_read.round, as_read.token) == (RUN, 1, token)
+                assert as_read.client == 2
     assert ends["ACK"] > 10
     assert ends["ERROR"] > 100
 

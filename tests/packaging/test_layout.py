@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 import subprocess
 import sys
@@ -69,3 +70,16 @@ def test_links_between_documents_lead_somewhere() -> None:
             if "://" not in target and not (document.parent / target).exists():
                 broken.append(f"{document.relative_to(ROOT)}: {target}")
     assert not broken
+
+
+def test_no_name_of_a_package_is_one_of_its_modules() -> None:
+    """A module, once it is imported, takes the place of a name that its package brings in late."""
+    found = []
+    for source in SOURCES:
+        for start in (ROOT / source / "flowerpress").rglob("__init__.py"):
+            modules = {path.stem for path in start.parent.iterdir()} - {"__init__", "__pycache__"}
+            name = ".".join(start.parent.relative_to(ROOT / source).parts)
+            names = getattr(importlib.import_module(name), "__all__", [])
+            late = hasattr(importlib.import_module(name), "__getattr__")
+            found += [f"{name}.{each}" for each in modules & set(names) if late]
+    assert not found

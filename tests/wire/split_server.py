@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from flowerpress.server.split import Copies, SplitService
-from tests.wire.splitting import RUN, TOKEN, momentum, network
+from tests.wire.splitting import RUN, SECRET, momentum, network
 
 
 def main(port: str, mode: str, path: str) -> None:
@@ -23,7 +23,7 @@ def main(port: str, mode: str, path: str) -> None:
     tails = Copies(module, momentum)
     service = SplitService(tails, run=RUN, features="none", gradients="none", mode=mode)
     print(service.serve(f"127.0.0.1:{port}"), flush=True)
-    service.begin_round(1, [1, 2], TOKEN)
+    service.begin_round(1, [1, 2], SECRET)
     sys.stdin.readline()
     report = service.end_round()
     service.stop(0.0)

@@ -28,6 +28,7 @@ from flowerpress.protos.split import (
     SplitLimits,
     SplitMessage,
     channel_options,
+    client_token,
     pack_split,
     unpack_split,
 )
@@ -36,7 +37,7 @@ from flowerpress.server.split import Copies, Shared, SplitService, Tails
 Array = NDArray[np.float32]
 Batch = tuple[Tensor, Tensor]
 
-RUN, TOKEN = 11, b"round token"
+RUN, SECRET = 11, b"secret of the round"
 ROOT = Path(__file__).parents[2]
 
 
@@ -152,7 +153,7 @@ def serving(tails: Tails, clients: Sequence[int] = (1,), **given: Any) -> Iterat
     service = SplitService(tails, **given)
     service.port = service.serve(certificates=certificates)  # type: ignore[attr-defined]
     if clients:
-        service.begin_round(1, list(clients), TOKEN)
+        service.begin_round(1, list(clients), SECRET)
     try:
         yield service
     finally:
@@ -162,7 +163,7 @@ def serving(tails: Tails, clients: Sequence[int] = (1,), **given: Any) -> Iterat
 def linked(port: Any, client: int = 1, **given: Any) -> SplitLink:
     """Return a link to a service on this machine, in its round."""
     port = getattr(port, "port", port)
-    given = {"round": 1, "token": TOKEN, "deadline": 8.0, **given}
+    given = {"round": 1, "token": client_token(SECRET, client), "deadline": 8.0, **given}
     return SplitLink(f"127.0.0.1:{port}", run=RUN, client=client, **given)
 
 
@@ -197,7 +198,7 @@ class Raw:
 
     def open(self, client: int = 1, **given: Any) -> SplitMessage:
         """Open a session."""
-        given = {"round": 1, "token": TOKEN, "run": RUN, **given}
+        given = {"round": 1, "token": client_token(SECRET, client), "run": RUN, **given}
         answer = self.ask(SplitMessage(Kind.OPEN, client=client, **given))
         if answer.kind is Kind.ACK:
             self.key = answer.session

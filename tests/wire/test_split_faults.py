@@ -26,9 +26,18 @@ from flowerpress.client.split.stream import BrokenError, Stream
 from flowerpress.compression import EncodeError
 from flowerpress.compression.features import Tables, feature_codec
 from flowerpress.protos import split_pb2
-from flowerpress.protos.split import Code, Kind, SplitLimits, SplitMessage, pack_labels, pack_split
+from flowerpress.protos.split import (
+    Code,
+    Kind,
+    SplitLimits,
+    SplitMessage,
+    client_token,
+    pack_labels,
+    pack_split,
+)
 from flowerpress.server.split import Copies, Shared, SplitService
 from tests.wire.splitting import (
+    SECRET,
     Batch,
     Proxy,
     Raw,
@@ -527,6 +536,15 @@ def test_shared_training_in_turns_outlasts_a_deadline() -> None:
             done.append(1)
         thread.join(10)
         assert done == [1, 2]
+
+
+def test_a_client_cannot_take_the_place_of_another() -> None:
+    with serving(served(), [1, 2]) as service:
+        for token in (client_token(SECRET, 1), SECRET, b""):
+            with pytest.raises(SplitRefusedError, match="token"), linked(service, 2, token=token):
+                pass
+        with linked(service, 2, token=client_token(SECRET, 2)):
+            pass
 
 
 def test_one_client_does_not_disturb_another() -> None:

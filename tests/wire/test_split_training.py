@@ -16,7 +16,7 @@ from flowerpress.compression.features import Tables
 from flowerpress.server.split import Copies, Shared, SplitService
 from tests.wire.splitting import (
     RUN,
-    TOKEN,
+    SECRET,
     adam,
     assert_same,
     batches,
@@ -112,7 +112,7 @@ def test_copies_with_plain_sgd_are_federated_averaging_of_the_whole_network() ->
     tails = Copies(served, plain)
     with serving(tails, ()) as service:
         for number in range(1, rounds + 1):
-            service.begin_round(number, list(data), TOKEN)
+            service.begin_round(number, list(data), SECRET)
             heads = {client: copies_of([head])[0] for client in data}
 
             def train(client: int, own: nn.Module, number: int = number) -> None:

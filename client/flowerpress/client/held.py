@@ -25,7 +25,7 @@ from flowerpress.compression import (
     difference,
     model_digest,
 )
-from flowerpress.protos import Instruction, Kind, split, to_numpy, to_record, unpack
+from flowerpress.protos import Instruction, Kind, split_updates, to_numpy, to_record, unpack
 
 __all__ = ["Held", "apply", "load", "save", "settle"]
 
@@ -144,7 +144,7 @@ def apply(
     if keep_change and held is not None and held.version == instruction.version:
         change = held.change
 
-    for part in split(blob) if blob is not None else []:
+    for part in split_updates(blob) if blob is not None else []:
         update = unpack(part, manifest)
         if update.run != instruction.run:
             raise SequenceError("run", "the downlink belongs to another run")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from flowerpress.protos.arrays import to_numpy, to_record
     from flowerpress.protos.carrier import Carrier, MessageCarrier
-    from flowerpress.protos.delivery import MAX_UPDATES, join, split
+    from flowerpress.protos.delivery import MAX_UPDATES, join_updates, split_updates
     from flowerpress.protos.envelope import Kind, Update, largest_blob, pack, unpack
     from flowerpress.protos.records import RECORD, Instruction, Receipt, Status
     from flowerpress.protos.stamps import restamped
@@ -27,11 +27,11 @@ __all__ = [
     "Receipt",
     "Status",
     "Update",
-    "join",
+    "join_updates",
     "largest_blob",
     "pack",
     "restamped",
-    "split",
+    "split_updates",
     "to_numpy",
     "to_record",
     "unpack",
@@ -40,7 +40,7 @@ __all__ = [
 _MODULES = {
     "arrays": ("to_numpy", "to_record"),
     "carrier": ("Carrier", "MessageCarrier"),
-    "delivery": ("MAX_UPDATES", "join", "split"),
+    "delivery": ("MAX_UPDATES", "join_updates", "split_updates"),
     "envelope": ("Kind", "Update", "largest_blob", "pack", "unpack"),
     "records": ("RECORD", "Instruction", "Receipt", "Status"),
     "stamps": ("restamped",),

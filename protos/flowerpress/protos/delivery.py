@@ -6,13 +6,13 @@ from collections.abc import Sequence
 
 from flowerpress.compression import LimitError, Reader, Writer
 
-__all__ = ["MAX_UPDATES", "join", "split"]
+__all__ = ["MAX_UPDATES", "join_updates", "split_updates"]
 
 # How many changes a client may be behind before it is sent a whole model instead.
 MAX_UPDATES = 4096
 
 
-def join(updates: Sequence[bytes]) -> bytes:
+def join_updates(updates: Sequence[bytes]) -> bytes:
     """Return the envelopes of ``updates`` as one blob, each behind its length."""
     out = Writer()
     out.varint(len(updates))
@@ -21,7 +21,7 @@ def join(updates: Sequence[bytes]) -> bytes:
     return out.getvalue()
 
 
-def split(blob: bytes | memoryview) -> list[memoryview]:
+def split_updates(blob: bytes | memoryview) -> list[memoryview]:
     """Return views of the envelopes in ``blob``; none is checked yet.
 
     Raises:

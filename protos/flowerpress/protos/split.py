@@ -38,6 +38,7 @@ __all__ = [
     "SplitLimits",
     "SplitMessage",
     "channel_options",
+    "client_token",
     "pack_labels",
     "pack_split",
     "unpack_labels",
@@ -222,6 +223,16 @@ def unpack_labels(body: bytes, shape: Sequence[int], classes: int) -> NDArray[np
     if bits[width * count :].any() or (labels >= classes).any():
         raise FormatError("message.labels", f"holds a label of {classes} and more")
     return labels.reshape(tuple(shape))
+
+
+def client_token(secret: bytes, client: int) -> bytes:
+    """Return the token of one client, 16 bytes: with it, nobody can take another's place.
+
+    Args:
+        secret: of the round, at most 64 bytes; only the service and who opens the round have it.
+        client: number of the client.
+    """
+    return blake2b(client.to_bytes(8, "little"), digest_size=16, key=secret).digest()
 
 
 def channel_options(limits: SplitLimits) -> list[tuple[str, int]]:

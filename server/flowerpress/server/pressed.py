@@ -42,7 +42,7 @@ from flowerpress.protos import (
     MessageCarrier,
     Receipt,
     Status,
-    join,
+    join_updates,
     to_numpy,
     to_record,
 )
@@ -86,7 +86,8 @@ class _Parcel:
         sizes: Counter[str] = Counter()
         for update in updates:
             sizes.update(update.by_tensor)
-        return cls(start, join([update.blob for update in updates]) if updates else b"", sizes)
+        blobs = [update.blob for update in updates]
+        return cls(start, join_updates(blobs) if blobs else b"", sizes)
 
 
 @dataclass

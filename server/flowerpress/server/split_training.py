@@ -25,8 +25,8 @@ class SplitTraining(Pressed):
         strategy = SplitTraining(FedAvg(), service, address=f"host:{service.serve()}")
         strategy.start(grid, ArrayRecord(cut.device.state_dict()), num_rounds=10)
 
-    Flower chooses the clients of a round. Each is told where the service is and the token of the
-    round, trains over a stream of its own, and answers with the device's weights through the
+    Flower chooses the clients of a round. Each is told where the service is and its token for
+    the round, trains over a stream of its own, and answers with the device's weights through the
     update codec. Then the server's part is settled (SplitFed V1: copies are averaged, by the
     examples that they saw), and the tables of the entropy coder are built anew from the prior that
     came back, versioned, for the next round. What the service moved counts in ``meter`` beside the
@@ -80,17 +80,18 @@ class SplitTraining(Pressed):
         messages = list(super().configure_train(server_round, arrays, config, grid))
         if not self._version:
             self._publish(arrays)
-        token = secrets.token_bytes(16)
         nodes = [message.metadata.dst_node_id for message in messages]
         self._asked = {node: self._number(node) for node in nodes}
-        self.service.begin_round(server_round, list(self._asked.values()), token)
+        clients = list(self._asked.values())
+        tokens = self.service.begin_round(server_round, clients, secrets.token_bytes(32))
         for message in messages:
+            client = self._asked[message.metadata.dst_node_id]
             SplitTerms(
                 address=self._address_of_service,
                 run=self.service.run.to_bytes(8, "big"),
                 round=server_round,
-                client=self._asked[message.metadata.dst_node_id],
-                token=token,
+                client=client,
+                token=tokens[client],
                 certificate=self._certificate,
                 patience=float(self._patience),
                 seed=self._seed,

@@ -29,6 +29,7 @@ from flowerpress.protos.split import (
     SplitLimits,
     SplitMessage,
     channel_options,
+    client_token,
     pack_split,
     unpack_split,
 )
@@ -91,7 +92,7 @@ class SplitService:
         self._desk = Desk(tails, features, gradients, mode, self.limits, seed, cut, ttl)
         self._sessions = Sessions(self.limits.clients, ttl)
         self._ttl = ttl
-        self._round, self._round_token = 0, b""
+        self._round, self._secret = 0, b""
         self._seats: dict[int, Seat] = {}
         self._lock = threading.Lock()
         self._server: grpc.Server | None = None
@@ -102,13 +103,18 @@ class SplitService:
         """Code features with ``tables`` from now on; clients with older ones are told."""
         self._desk.tables = tables
 
-    def begin_round(self, number: int, clients: Sequence[int], token: bytes) -> None:
-        """Open a round to ``clients``, whose streams must name its number and token."""
+    def begin_round(self, number: int, clients: Sequence[int], secret: bytes) -> dict[int, bytes]:
+        """Open a round to ``clients`` and return the token of each.
+
+        A client's streams must name the round and its own token, which ``secret`` (1 to 64 bytes
+        that nobody can guess) is needed to make.
+        """
         self._close_seats()
         self.tails.begin(list(clients))
         with self._lock:
-            self._round, self._round_token = number, token
+            self._round, self._secret = number, secret
             self._seats = {client: Seat(client, number) for client in clients}
+        return {client: client_token(secret, client) for client in clients}
 
     def end_round(self, counted: Sequence[int] | None = None) -> RoundReport:
         """Close the round and settle the module, from the clients that count (None: all).
@@ -127,7 +133,7 @@ class SplitService:
 
     def _close_seats(self) -> dict[int, Seat]:
         with self._lock:
-            seats, self._seats, self._round_token = self._seats, {}, b""
+            seats, self._seats, self._secret = self._seats, {}, b""
         self.tails.close()
         for seat in seats.values():
             with seat.lock:  # a step in the making is finished, and none follows
@@ -255,8 +261,9 @@ class SplitService:
         with self._lock:
             seat = self._seats.get(opened.client)
             # A wrong token tells nothing of who takes part.
-            if not self._round_token or not compare_digest(opened.token, self._round_token):
-                raise Refusal(Code.TOKEN, "the token is not that of the round under way")
+            own = client_token(self._secret, opened.client) if self._secret else b""
+            if not own or not compare_digest(opened.token, own):
+                raise Refusal(Code.TOKEN, "not this client's token in the round under way")
             if seat is None or opened.round != self._round:
                 raise Refusal(Code.ROUND, f"not a client of round {opened.round}")
         return seat
