@@ -28,30 +28,17 @@ def split_compare(
     seeds: Annotated[int, typer.Option(min=1, help="How many seeds.")] = 3,
     first_seed: Annotated[int, typer.Option(min=0, help="The first of them.")] = 0,
     betas: Annotated[
-        str, typer.Option(help="What a bit may cost; each student goes on from the one before.")
-    ] = "1e-5,5e-5,1e-4,3e-4,1e-3,3e-3",
+        str, typer.Option(help="What a bit may cost: a student for each, with a common start.")
+    ] = "3e-5,1e-4,3e-4,1e-3,3e-3",
     channels: Annotated[int, typer.Option(min=1, help="Of the learned latent.")] = 12,
     epochs: Annotated[int, typer.Option(min=0, help="That a bottleneck learns.")] = 8,
-    more_epochs: Annotated[
-        int, typer.Option(min=0, help="That it learns features anew at each further beta.")
-    ] = 0,
-    tail_epochs: Annotated[
-        int, typer.Option(min=0, help="That the server's side is tuned, at each point.")
-    ] = 2,
+    tail_epochs: Annotated[int, typer.Option(min=0, help="That the server's side is tuned.")] = 2,
     joint_epochs: Annotated[
         int, typer.Option(min=0, help="That both sides then learn on together.")
-    ] = 4,
-    rival_epochs: Annotated[
-        int,
-        typer.Option(
-            min=0,
-            help="The same for bottlenecks that do not go on from one another: as many as a "
-            "student has had by the beta that they are compared with.",
-        ),
     ] = 12,
     picture_epochs: Annotated[
         int, typer.Option(min=0, help="That the network is trained on pictures of low quality.")
-    ] = 3,
+    ] = 12,
     lr: Annotated[float, typer.Option(help="Adam's first step.")] = 3e-3,
     teacher_epochs: Annotated[int, typer.Option(min=0, help="Of the whole network.")] = 10,
     teacher_lr: Annotated[
@@ -72,7 +59,8 @@ def split_compare(
         str | None,
         typer.Option(
             help="Which to measure, separated by semicolons: entropic; reduction; 'reduction, "
-            "packed'; vq; pca; plain; features; jpeg; webp; 'jpeg, tuned'; 'webp, tuned'; teacher "
+            "packed'; vq; pca; plain; features; jpeg; webp; 'jpeg, tuned'; 'webp, tuned'; teacher; "
+            "'teacher, tuned' "
             "(default: all)."
         ),
     ] = None,
@@ -124,10 +112,8 @@ def split_compare(
         betas=_numbers("--betas", betas),
         channels=channels,
         epochs=epochs,
-        more_epochs=more_epochs,
         tail_epochs=tail_epochs,
         joint_epochs=joint_epochs,
-        rival_epochs=rival_epochs,
         picture_epochs=picture_epochs,
         lr=lr,
         reductions=_whole("--reductions", reductions),

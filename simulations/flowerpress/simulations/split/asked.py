@@ -16,6 +16,7 @@ __all__ = ["METHODS", "Inference", "claim"]
 
 METHODS = {
     "teacher": "the whole network on the server, inputs as they are",
+    "teacher, tuned": "the same, trained on for as long as pictures' networks",
     "entropic": "a learned bottleneck with a prior",
     "reduction": "few channels of 8 bits, entropy-coded",
     "reduction, packed": "few channels of 8 bits, packed",
@@ -38,12 +39,11 @@ class Inference:
     """What is compared.
 
     ``at``: where the learned bottlenecks stand; the untrained ones stand behind the same part.
-    ``betas``: of the learned bottleneck, each trained on from the one before, ``epochs`` epochs for
-    the first and ``more_epochs`` for the others, then ``tail_epochs`` with its encoder as it is and
-    ``joint_epochs`` with it; ``channels`` is its latent's. A rival that learns, too, has
-    ``rival_epochs`` in the place of ``joint_epochs``: it should learn for as long as the students
-    that it is compared with, which go on from each other. ``reductions``: channels. ``codes``: of
-    vector quantization. ``axes``: of PCA. ``qualities``: of pictures;
+    All bottlenecks that learn do so for as long: ``epochs`` epochs for the teacher's features,
+    ``tail_epochs`` with their encoder as it is and ``joint_epochs`` with it. ``betas``: of the
+    learned bottleneck, whose students have the first two stages in common, at the first beta;
+    ``channels`` is its latent's. ``reductions``: channels. ``codes``: of vector quantization.
+    ``axes``: of PCA. ``qualities``: of pictures;
     ``tuned_qualities``: those that the network is also trained on, for ``picture_epochs`` epochs.
     ``batch``: examples that share a stream. ``examples``: at most so many to learn from; None: all.
 
@@ -52,14 +52,12 @@ class Inference:
     """
 
     at: str | None = None
-    betas: tuple[float, ...] = (1e-5, 5e-5, 1e-4, 3e-4, 1e-3, 3e-3)
+    betas: tuple[float, ...] = (3e-5, 1e-4, 3e-4, 1e-3, 3e-3)
     channels: int = 12
     epochs: int = 8
-    more_epochs: int = 0
     tail_epochs: int = 2
-    joint_epochs: int = 4
-    rival_epochs: int = 12
-    picture_epochs: int = 3
+    joint_epochs: int = 12
+    picture_epochs: int = 12
     lr: float = 3e-3
     reductions: tuple[int, ...] = (1, 2, 4, 8)
     codes: tuple[int, ...] = (16, 64, 256)
@@ -79,29 +77,22 @@ class Inference:
             raise ConfigError(
                 f"unknown methods: {', '.join(unknown)}; there are {', '.join(METHODS)}"
             )
-        epochs = (self.more_epochs, self.picture_epochs, self.joint_epochs, self.rival_epochs)
-        if self.batch < 1 or min(epochs) < 0:
+        if self.batch < 1 or min(self.picture_epochs, self.joint_epochs) < 0:
             raise ConfigError("batch must be at least 1, and epochs at least 0")
         if len(set(self.betas)) < len(self.betas):
-            raise ConfigError("a beta stands twice: each student goes on from the one before")
+            raise ConfigError("a beta stands twice")
 
-    def settings(self, beta: float, *, first: bool = True) -> DistillSettings:
-        """Return how one student is distilled; one that is not the ``first`` is another beta's."""
-        epochs = self.epochs if first else self.more_epochs
-        # Where the features are not learned anew, the tail knows them already.
-        tail_epochs = self.tail_epochs if first or epochs else 0
-        return DistillSettings(
-            beta,
-            epochs,
-            tail_epochs,
-            self.lr,
-            self.batch_size,
-            epochs_stage3=self.joint_epochs,
-        )
+    def settings(self, beta: float = 0.0) -> DistillSettings:
+        """Return how a student is distilled, in three stages."""
+        return replace(self.alone(beta), epochs_stage3=self.joint_epochs)
 
-    def rival(self) -> DistillSettings:
-        """Return how a bottleneck without a beta is distilled."""
-        return replace(self.settings(0.0), epochs_stage3=self.rival_epochs)
+    def alone(self, beta: float) -> DistillSettings:
+        """Return the first two stages: the bottleneck alone, then the server's side."""
+        return DistillSettings(beta, self.epochs, self.tail_epochs, self.lr, self.batch_size)
+
+    def joint(self, beta: float) -> DistillSettings:
+        """Return the third stage."""
+        return replace(self.settings(beta), epochs_stage1=0, epochs_stage2=0)
 
 
 def claim(folder: Path, task: Task, wanted: Inference, seed: int) -> None:

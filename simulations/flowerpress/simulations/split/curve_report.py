@@ -72,7 +72,7 @@ def at_equal_accuracy(
     ``alone``: bytes of an example that is sent by itself. None where a method does not get there.
     """
     found = means(points)
-    whole = next((mean.accuracy for mean in found if mean.method == _WHOLE), None)
+    whole = _whole(found)
     if whole is None:
         return []
     rows = []
@@ -125,7 +125,7 @@ def curve_figure(points: Sequence[Point], title: str, *, alone: bool = False) ->
         )
         ends.append((y[-1], method, colour))
         sizes += x
-    whole = next((mean.accuracy for mean in found if mean.method == _WHOLE), None)
+    whole = _whole(found)
     if whole is not None:
         ax.axhline(whole, color=MUTED, linewidth=1, linestyle=(0, (1, 2)))
     low, high = limits(sizes, 0.05)
@@ -163,9 +163,9 @@ def write_curve_report(folder: Path, title: str) -> Path:
             page.section(
                 "Bytes at equal accuracy",
                 page.paragraph(
-                    "Bytes of an example at the whole network's accuracy less so many points; in "
-                    "brackets how many times those of the learned bottleneck. Between points, "
-                    "accuracy is linear in the logarithm of the bytes."
+                    "Bytes of an example at the accuracy of the best network that is not cut, less "
+                    "so many points; in brackets how many times those of the learned bottleneck. "
+                    "Between points, accuracy is linear in the logarithm of the bytes."
                 ),
                 _equal(points, alone=False),
             ),
@@ -185,6 +185,11 @@ def write_curve_report(folder: Path, title: str) -> Path:
     except OSError as error:
         raise ConfigError(f"{folder}: cannot write there: {error}") from error
     return path
+
+
+def _whole(found: Sequence[Mean]) -> float | None:
+    """The accuracy of the best network that is not cut, inputs as they are."""
+    return max((m.accuracy for m in found if m.method.partition(",")[0] == _WHOLE), default=None)
 
 
 def _methods(found: Sequence[Mean]) -> list[str]:

@@ -125,10 +125,13 @@ class _Run:
         return float(np.concatenate(found).mean())
 
     def _teacher(self, teacher: nn.Module) -> Iterator[Row]:
+        test = self.data.test
+        size = float(test.inputs[0].numel() * test.inputs.element_size())
         if self._due("teacher", "input"):
-            test = self.data.test
-            size = float(test.inputs[0].numel() * test.inputs.element_size())
             yield "teacher", "input", self._seen(teacher, test), size, size
+        if self._due("teacher, tuned", "input"):
+            tuned = self._tuned(teacher, self.data.train)
+            yield "teacher, tuned", "input", self._seen(tuned, test), size, size
 
     def _pictures(self, teacher: nn.Module) -> Iterator[Row]:
         if not is_images(self.data.test):
@@ -147,16 +150,18 @@ class _Run:
                 made = as_pictures(self.data.test, form, quality)
                 sizes = made.bare / count, made.files / count
                 for way in ways:
-                    model = teacher if way == form else self._tuned(teacher, form, quality)
+                    model = teacher
+                    if way != form:
+                        seen = as_pictures(self.data.train, form, quality, count=False).samples
+                        model = self._tuned(teacher, seen)
                     yield way, setting, self._seen(model, made.samples), *sizes
 
-    def _tuned(self, teacher: nn.Module, form: str, quality: int) -> nn.Module:
-        train = self.data.train
+    def _tuned(self, teacher: nn.Module, seen: Samples) -> nn.Module:
         return retuned(
             teacher,
             self.task,
-            train,
-            as_pictures(train, form, quality, count=False).samples,
+            self.data.train,
+            seen,
             epochs=self.wanted.picture_epochs,
             batch_size=self.wanted.batch_size,
             augment=self.wanted.schooling.augment,
@@ -190,18 +195,16 @@ class _Run:
                 yield method, text, *self._coded(taught)
 
     def _entropic(self, teacher: nn.Module) -> Iterator[Row]:
-        text = f"entropic(channels={self.wanted.channels})"
-        if not any(self._due("entropic", f"beta {beta:g}") for beta in self.wanted.betas):
+        wanted = self.wanted
+        text = f"entropic(channels={wanted.channels})"
+        if not any(self._due("entropic", f"beta {beta:g}") for beta in wanted.betas):
             return
-        before: dict[str, torch.Tensor] | None = None
-        for beta in self.wanted.betas:
-            due = self._due("entropic", f"beta {beta:g}")
-            folder = f"beta-{beta:g}"
-            taught = self._student(
-                teacher, text, folder, self.wanted.settings(beta, first=before is None), before
-            )
-            before = {n: v.clone() for n, v in parts_of_cut(taught.cut).state_dict().items()}
-            if due:
+        first = self._student(teacher, text, "entropic", wanted.alone(wanted.betas[0]))
+        start = {n: v.clone() for n, v in parts_of_cut(first.cut).state_dict().items()}
+        for beta in wanted.betas:
+            if self._due("entropic", f"beta {beta:g}"):
+                folder = f"beta-{beta:g}"
+                taught = self._student(teacher, text, folder, wanted.joint(beta), start)
                 self._save(taught, text, folder)
                 yield "entropic", f"beta {beta:g}", *self._coded(taught)
 
@@ -216,7 +219,7 @@ class _Run:
             ways = [way for way in ways if self._due(way, text)]
             if not ways:
                 continue
-            taught = self._student(teacher, text, text, wanted.rival(), None)
+            taught = self._student(teacher, text, text, wanted.settings())
             accuracy, each, alone, elements = self._coded_whole(taught)
             for way in ways:
                 # Eight bits a value: as many bytes as values.
@@ -229,12 +232,12 @@ class _Run:
         text: str,
         folder: str,
         settings: DistillSettings,
-        before: dict[str, torch.Tensor] | None,
+        start: dict[str, torch.Tensor] | None = None,
     ) -> Lesson:
         torch.manual_seed(self.seed)
         taught = lesson(self.task, self.data, teacher, self.wanted.at, text)
-        if before is not None:
-            parts_of_cut(taught.cut).load_state_dict(before)
+        if start is not None:
+            parts_of_cut(taught.cut).load_state_dict(start)
         distill(
             taught.cut,
             teacher,
