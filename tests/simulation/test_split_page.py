@@ -20,9 +20,12 @@ def test_the_page_runs(capsys: pytest.CaptureFixture[str]) -> None:
     blocks = [found[1] for found in BLOCK.finditer(PAGE)]
     for text in blocks:
         exec(text, names)  # noqa: S102
-    assert len(blocks) >= 3
+    assert len(blocks) >= 4
     assert names["same"].shape == names["gradient"].shape
-    assert "estimated" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "estimated" in said
+    assert names["right"] > 0.8
+    assert said.count("bytes up") == 4
 
 
 def test_bytes_of_codecs_are_those_of_the_page() -> None:
