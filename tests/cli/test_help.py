@@ -9,23 +9,26 @@ import pytest
 
 from tests.cli.conftest import command
 
+SPLIT = ("split train", "split distill", "split serve", "split infer", "split compare")
 COMMANDS = ("simulate", "compare", "report", "inspect", "pack", "unpack", "doctor")
+WITHOUT_ARGUMENTS = ("doctor", "split compare")
 
 
-@pytest.mark.parametrize("name", COMMANDS)
+@pytest.mark.parametrize("name", [*COMMANDS, *SPLIT])
 @pytest.mark.parametrize("columns", [80, 120])
 def test_help_of_a_command_has_an_example_and_explains_everything(name: str, columns: int) -> None:
-    said = command(name, "--help", columns=columns)
+    said = command(*name.split(), "--help", columns=columns)
     assert (said.code, said.err) == (0, "")
     text = " ".join(said.out.split())
     assert f"Example: flowerpress {name}" in text
     assert "\\[" not in text
-    assert text.count("rguments:") == (0 if name == "doctor" else 1)
-    lines = said.out.splitlines()
-    assert max(map(len, lines)) <= columns
+    assert text.count("rguments:") == (0 if name in WITHOUT_ARGUMENTS else 1)
+    assert max(map(len, said.out.splitlines())) <= columns
+    # What stands before the lists of options and arguments is prose, and may show options.
+    lines = said.out.partition("Example:")[2].partition(":\n")[2].splitlines()
     for at, line in enumerate(lines):
         # An option or argument alone on its line is explained on the next one.
-        if line.startswith("  ") and line.split()[0].startswith(("--", "-c,", "[KEY", "FOLDER")):
+        if line.startswith(("  --", "  -c,", "  [KEY", "  FOLDER")):
             explained = "  " in line.strip() or lines[at + 1].startswith(" " * 10)
             assert explained, line
 

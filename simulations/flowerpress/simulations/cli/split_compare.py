@@ -35,10 +35,10 @@ def split_compare(
     tail_epochs: Annotated[int, typer.Option(min=0, help="That the server's side is tuned.")] = 2,
     joint_epochs: Annotated[
         int, typer.Option(min=0, help="That both sides then learn on together.")
-    ] = 12,
+    ] = 6,
     picture_epochs: Annotated[
         int, typer.Option(min=0, help="That the network is trained on pictures of low quality.")
-    ] = 12,
+    ] = 6,
     lr: Annotated[float, typer.Option(help="Adam's first step.")] = 3e-3,
     teacher_epochs: Annotated[int, typer.Option(min=0, help="Of the whole network.")] = 10,
     teacher_lr: Annotated[

@@ -56,8 +56,8 @@ class Inference:
     channels: int = 12
     epochs: int = 8
     tail_epochs: int = 2
-    joint_epochs: int = 12
-    picture_epochs: int = 12
+    joint_epochs: int = 6
+    picture_epochs: int = 6
     lr: float = 3e-3
     reductions: tuple[int, ...] = (1, 2, 4, 8)
     codes: tuple[int, ...] = (16, 64, 256)
