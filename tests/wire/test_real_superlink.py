@@ -21,6 +21,7 @@ from flwr.app.user_config import UserConfigValue
 
 from flowerpress.simulations.engines.grid import server_identity
 from flowerpress.simulations.engines.inline import InlineGrid
+from tests.wire import split_app
 from tests.wire.deployment import CLIENTS, deployment, marked
 from tests.wire.third_party import FORGETFUL, RAW, written
 
@@ -118,6 +119,28 @@ def test_a_device_that_lost_its_state_is_sent_a_model_and_takes_part(
     assert alike(there) == alike(run_here(tmp_path, app, **settings))
     # The residual that was lost with the model would have made a difference.
     assert there["digest"] != run_here(tmp_path, usual, **settings)["digest"]
+
+
+def test_a_cut_network_under_a_superlink_and_two_supernodes(tmp_path: Path, mark: str) -> None:
+    """The app of docs/split.md: weights by Flower, features to a service in the ServerApp."""
+    out = tmp_path / "there.json"
+    with deployment(tmp_path) as flower:
+        status = flower.run(split_app.written(tmp_path / "app"), {"out": str(out)})
+        assert status == "finished:completed", flower.logs()
+    found = json.loads(out.read_text())
+    assert found["rejections"] == []
+    assert list(found["rounds"]) == ["1", "2", "3", "4"]
+    # 750 examples in batches of 32.
+    assert found["steps"] == {str(number): [24, 24] for number in range(1, 5)}
+    assert found["losses"][-1] < 0.5 * found["losses"][0]
+    for sent in found["rounds"].values():
+        assert len(sent["clients"]) == CLIENTS
+        assert {"(features)", "(labels)", "head.0.weight"} <= sent["up"].keys()
+        assert {"(gradients)", "(tables)"} <= sent["down"].keys()
+        # Ten classes in four bits.
+        assert sent["up"]["(labels)"] == CLIENTS * (23 * 16 + 7)
+    first, last = found["rounds"]["1"], found["rounds"]["4"]
+    assert last["up"]["(features)"] < first["up"]["(features)"]
 
 
 def test_nothing_is_left_when_a_test_fails(tmp_path: Path, mark: str) -> None:

@@ -1,6 +1,6 @@
 """The device's side of a split network: a link to a split service, with or without Flower.
 
-What trains imports torch; a link alone does not.
+What trains imports torch, what joins a round of Flower imports Flower; a link alone does neither.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from flowerpress.client.split.errors import (
 from flowerpress.client.split.link import SplitLink
 
 if TYPE_CHECKING:
+    from flowerpress.client.split.flower import joining
     from flowerpress.client.split.training import SplitResult, train_split
 
 __all__ = [
@@ -25,6 +26,7 @@ __all__ = [
     "SplitRefusedError",
     "SplitResult",
     "SplitUnreachableError",
+    "joining",
     "train_split",
 ]
 
@@ -34,4 +36,8 @@ def __getattr__(name: str) -> Any:
         from flowerpress.client.split import training
 
         return getattr(training, name)
+    if name == "joining":
+        from flowerpress.client.split.flower import joining
+
+        return joining
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -17,12 +17,11 @@ from flwr.app import ArrayRecord, Message, MetricRecord, RecordDict
 from flwr.serverapp.strategy import Strategy
 from torch import Tensor, nn
 
-from flowerpress.client.split import SplitLink, train_split
+from flowerpress.client.split import joining, train_split
 from flowerpress.client.split.training import cross_entropy
 from flowerpress.compression import ConfigError
 from flowerpress.compression.bottleneck import Cut, VectorQuantized
 from flowerpress.compression.features.tables import Tables
-from flowerpress.protos.split_terms import SplitTerms
 from flowerpress.server.split import Copies, Shared, SplitService
 from flowerpress.server.split_training import SplitTraining
 from flowerpress.simulations.config import SplitConfig
@@ -69,9 +68,7 @@ def train_client(
         ConfigError: the message comes from a server that does not split.
         SplitError: the service cannot be reached, or refused.
     """
-    terms = SplitTerms.read(message.content)
-    if terms is None:
-        raise ConfigError("this run splits its network, but the server sent no terms of a split")
+    connect = joining(message.content)
     split = _settings(loaded)
     cut = make_cut(loaded)
     device = device_module(cut)
@@ -87,7 +84,7 @@ def train_client(
 
     device.train()
     result = train_split(
-        partial(connect, terms),
+        connect,
         cut,
         batches,
         partial(_optimizers, loaded.training),
@@ -120,21 +117,6 @@ def check_trainable(cut: Cut, split: SplitConfig) -> bool:
             "start from a distilled cut (split.start=FOLDER), or use split.bottleneck=none with "
             f"split.features='int8(stochastic=true)' ({error})"
         ) from error
-
-
-def connect(terms: SplitTerms, restart: bool = False) -> SplitLink:
-    """Return a link to the service that a round's terms name."""
-    return SplitLink(
-        terms.address,
-        run=int.from_bytes(terms.run, "big"),
-        client=terms.client,
-        round=terms.round,
-        token=terms.token,
-        root_certificates=terms.certificate or None,
-        deadline=terms.patience,
-        seed=terms.seed,
-        restart=restart,
-    )
 
 
 @contextmanager
