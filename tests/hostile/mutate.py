@@ -35,7 +35,17 @@ from flowerpress.compression import (
 )
 from tests.hostile.specimens import Specimen, specimens
 
-__all__ = ["EXTREMES", "attack", "body_of", "decode", "most_memory", "mutated", "traced", "varint"]
+__all__ = [
+    "EXTREMES",
+    "attack",
+    "body_of",
+    "damaged",
+    "decode",
+    "most_memory",
+    "mutated",
+    "traced",
+    "varint",
+]
 
 EXTREMES = (0, 1, 127, 128, 255, 2**16, 2**31 - 1, 2**31, 2**32, 2**32 + 1, 2**53, 2**63 - 1)
 # No integer at all: longer than any, or at its end all zeros.
@@ -90,6 +100,27 @@ def mutated(body: bytes, others: Sequence[Specimen], rng: random.Random) -> byte
             case _:
                 part = data[at : at + rng.randint(1, 20)]
                 data[at:at] = part
+    return bytes(data)
+
+
+def damaged(body: bytes, rng: random.Random) -> bytes:
+    """Return ``body`` with one to three changes, or none that shows."""
+    data = bytearray(body)
+    for _ in range(rng.randint(1, 3)):
+        at = rng.randrange(len(data) + 1)
+        match rng.randrange(6):
+            case 0 if at < len(data):
+                data[at] ^= 1 << rng.randrange(8)
+            case 1 if at < len(data):
+                data[at] = rng.randrange(256)
+            case 2:
+                del data[at:]
+            case 3:
+                data += rng.randbytes(rng.randint(1, 16))
+            case 4:
+                data[at:at] = varint(rng.choice(EXTREMES))
+            case _:
+                data[at : at + rng.randint(1, 8)] = rng.randbytes(rng.randint(0, 8))
     return bytes(data)
 
 

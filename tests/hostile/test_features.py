@@ -30,7 +30,7 @@ from flowerpress.compression.features import (
     encode,
     feature_codec,
 )
-from tests.hostile.mutate import EXTREMES, traced, varint
+from tests.hostile.mutate import damaged, traced, varint
 
 MUTANTS = 10_000
 SLOWEST = 2.0  # seconds
@@ -96,23 +96,7 @@ def stream(name: str) -> tuple[bytes, Callable[[bytes], NDArray[np.int32]]]:
 def changes(body: bytes, count: int, seed: int) -> Iterator[bytes]:
     rng = random.Random(seed)
     for _ in range(count):
-        data = bytearray(body)
-        for _ in range(rng.randint(1, 3)):
-            at = rng.randrange(len(data) + 1)
-            match rng.randrange(6):
-                case 0 if at < len(data):
-                    data[at] ^= 1 << rng.randrange(8)
-                case 1 if at < len(data):
-                    data[at] = rng.randrange(256)
-                case 2:
-                    del data[at:]
-                case 3:
-                    data += rng.randbytes(rng.randint(1, 16))
-                case 4:
-                    data[at:at] = varint(rng.choice(EXTREMES))
-                case _:
-                    data[at : at + rng.randint(1, 8)] = rng.randbytes(rng.randint(0, 8))
-        yield bytes(data)
+        yield damaged(body, rng)
 
 
 @pytest.mark.parametrize("name", [name for name in STREAMS if name != "four lanes"])

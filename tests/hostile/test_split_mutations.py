@@ -37,7 +37,7 @@ from flowerpress.protos.split import (
     unpack_split,
 )
 from flowerpress.server.split import Copies, SplitService
-from tests.hostile.mutate import EXTREMES, varint
+from tests.hostile.mutate import EXTREMES, damaged
 from tests.wire.splitting import (
     RUN,
     SECRET,
@@ -81,26 +81,6 @@ TABLES = tables()
 def signed(body: bytes, key: bytes) -> bytes:
     """Return a message as docs/wire-format.md has it: eight bytes of keyed BLAKE2b in front."""
     return blake2b(body, digest_size=8, key=key).digest() + body
-
-
-def damaged(body: bytes, rng: random.Random) -> bytes:
-    data = bytearray(body)
-    for _ in range(rng.randint(1, 3)):
-        at = rng.randrange(len(data) + 1)
-        match rng.randrange(6):
-            case 0 if at < len(data):
-                data[at] ^= 1 << rng.randrange(8)
-            case 1 if at < len(data):
-                data[at] = rng.randrange(256)
-            case 2:
-                del data[at:]
-            case 3:
-                data += rng.randbytes(rng.randint(1, 16))
-            case 4:
-                data[at:at] = varint(rng.choice(EXTREMES))
-            case _:
-                data[at : at + rng.randint(1, 8)] = rng.randbytes(rng.randint(0, 8))
-    return bytes(data)
 
 
 def odd(value: Any, rng: random.Random, most: int) -> Any:

@@ -5,31 +5,10 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from tests.wire.third_party import project
+
 PAGE = Path(__file__).parents[2] / "docs" / "split.md"
 FILE = re.compile(r"^`(\w+\.py)`:\n\n```py\n(.*?)^```$", re.DOTALL | re.MULTILINE)
-
-PROJECT = """\
-[build-system]
-requires = ["hatchling"]
-build-backend = "hatchling.build"
-
-[project]
-name = "split-app"
-version = "1.0.0"
-description = "A small app"
-license = "Apache-2.0"
-dependencies = []
-
-[tool.flwr.app]
-publisher = "somebody"
-
-[tool.flwr.app.components]
-serverapp = "split_server:app"
-clientapp = "split_client:app"
-
-[tool.flwr.app.config]
-out = "nowhere.json"
-"""
 
 TOLD = """\
     import json
@@ -61,7 +40,7 @@ def files() -> dict[str, str]:
 def written(folder: Path) -> Path:
     """Write the app into a new folder and return it; it also tells what it did."""
     folder.mkdir()
-    (folder / "pyproject.toml").write_text(PROJECT)
+    (folder / "pyproject.toml").write_text(project("split-app", "split"))
     for name, text in files().items():
         told = text + TOLD if name == "split_server.py" else text
         (folder / name).write_text(told)

@@ -7,13 +7,13 @@ from pathlib import Path
 TENSORS = {"hidden": (64, 128), "head": (128, 10), "bias": (10,)}
 RAW = 4 * (64 * 128 + 128 * 10 + 10)  # bytes of the model in float32
 
-PROJECT = """\
+_PROJECT = """\
 [build-system]
 requires = ["hatchling"]
 build-backend = "hatchling.build"
 
 [project]
-name = "third-party"
+name = "{name}"
 version = "1.0.0"
 description = "A small app"
 license = "Apache-2.0"
@@ -23,14 +23,19 @@ dependencies = []
 publisher = "somebody"
 
 [tool.flwr.app.components]
-serverapp = "third_party_server:app"
-clientapp = "third_party_client:app"
+serverapp = "{files}_server:app"
+clientapp = "{files}_client:app"
 
 [tool.flwr.app.config]
-num-server-rounds = 3
-evaluate = 1.0
+{config}
 out = "nowhere.json"
 """
+
+
+def project(name: str, files: str, config: str = "") -> str:
+    """Return a pyproject.toml of an app in ``<files>_server.py`` and ``<files>_client.py``."""
+    return _PROJECT.format(name=name, files=files, config=config)
+
 
 CLIENT = '''\
 """Trains two layers on the client's own examples."""
@@ -166,7 +171,9 @@ app = ClientApp(mods=[forget, press()])""",
 def written(folder: Path, client: str = CLIENT) -> Path:
     """Write the app into a new folder and return it."""
     folder.mkdir()
-    (folder / "pyproject.toml").write_text(PROJECT)
+    (folder / "pyproject.toml").write_text(
+        project("third-party", "third_party", "num-server-rounds = 3\nevaluate = 1.0")
+    )
     (folder / "third_party_client.py").write_text(client)
     (folder / "third_party_server.py").write_text(SERVER.format(tensors=TENSORS))
     return folder

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from flowerpress.simulations.config import SimulationConfig
 
 __all__ = [
+    "ClientWorkers",
     "Clients",
     "ConfigFile",
     "DataFolder",
@@ -20,6 +21,8 @@ __all__ = [
     "Overwrite",
     "Partition",
     "Rounds",
+    "RunFolder",
+    "Seed",
     "Task",
     "configure",
 ]
@@ -56,6 +59,13 @@ Partition = Annotated[
 ]
 Engine = Annotated[
     str | None, typer.Option(help="inline (default) or ray (Flower's Simulation Engine).")
+]
+Seed = Annotated[int | None, typer.Option(help="Root of all randomness (default 0).")]
+ClientWorkers = Annotated[
+    int | None, typer.Option(help="Processes that train clients (inline engine; default 1).")
+]
+RunFolder = Annotated[
+    Path | None, typer.Option(help="Folder of the run (default: a new one in runs/).")
 ]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace a finished run in --out.")]
 Force = Annotated[bool, typer.Option("--force", help="Replace the file if it is there already.")]

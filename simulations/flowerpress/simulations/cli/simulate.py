@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from flowerpress.simulations.cli.options import (
     Clients,
+    ClientWorkers,
     ConfigFile,
     DataFolder,
     Engine,
@@ -16,6 +16,8 @@ from flowerpress.simulations.cli.options import (
     Overwrite,
     Partition,
     Rounds,
+    RunFolder,
+    Seed,
     Task,
     configure,
 )
@@ -44,14 +46,10 @@ def simulate(
     downlink: Annotated[
         str | None, typer.Option(help="Codec of model changes (default: as the uplink).")
     ] = None,
-    seed: Annotated[int | None, typer.Option(help="Root of all randomness (default 0).")] = None,
+    seed: Seed = None,
     engine: Engine = None,
-    workers: Annotated[
-        int | None, typer.Option(help="Processes that train clients (inline engine; default 1).")
-    ] = None,
-    out: Annotated[
-        Path | None, typer.Option(help="Folder of the run (default: a new one in runs/).")
-    ] = None,
+    workers: ClientWorkers = None,
+    out: RunFolder = None,
     overwrite: Overwrite = False,
 ) -> None:
     """Train a model with federated clients, compressed both ways, and report bytes and accuracy.

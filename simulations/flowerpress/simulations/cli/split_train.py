@@ -9,6 +9,7 @@ import typer
 
 from flowerpress.simulations.cli.options import (
     Clients,
+    ClientWorkers,
     ConfigFile,
     DataFolder,
     Engine,
@@ -16,6 +17,8 @@ from flowerpress.simulations.cli.options import (
     Overwrite,
     Partition,
     Rounds,
+    RunFolder,
+    Seed,
     Task,
     configure,
 )
@@ -80,14 +83,10 @@ def split_train(
     downlink: Annotated[
         str | None, typer.Option(help="Codec of changes to them (default: as the uplink).")
     ] = None,
-    seed: Annotated[int | None, typer.Option(help="Root of all randomness (default 0).")] = None,
+    seed: Seed = None,
     engine: Engine = None,
-    workers: Annotated[
-        int | None, typer.Option(help="Processes that run clients (inline engine; default 1).")
-    ] = None,
-    out: Annotated[
-        Path | None, typer.Option(help="Folder of the run (default: a new one in runs/).")
-    ] = None,
+    workers: ClientWorkers = None,
+    out: RunFolder = None,
     overwrite: Overwrite = False,
 ) -> None:
     """Train a network that is cut: features and gradients over gRPC, device weights by rounds.
