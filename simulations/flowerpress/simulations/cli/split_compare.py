@@ -35,10 +35,10 @@ def split_compare(
     tail_epochs: Annotated[int, typer.Option(min=0, help="That the server's side is tuned.")] = 2,
     joint_epochs: Annotated[
         int, typer.Option(min=0, help="That both sides then learn on together.")
-    ] = 6,
+    ] = 12,
     picture_epochs: Annotated[
         int, typer.Option(min=0, help="That the network is trained on pictures of low quality.")
-    ] = 6,
+    ] = 12,
     lr: Annotated[float, typer.Option(help="Adam's first step.")] = 3e-3,
     teacher_epochs: Annotated[int, typer.Option(min=0, help="Of the whole network.")] = 10,
     teacher_lr: Annotated[
@@ -48,7 +48,7 @@ def split_compare(
         bool, typer.Option(help="Images are mirrored and shifted, for all methods alike.")
     ] = True,
     reductions: Annotated[str, typer.Option(help="Channels of channel reduction.")] = "1,2,4,8",
-    codes: Annotated[str, typer.Option(help="Codes of vector quantization.")] = "16,64,256",
+    codes: Annotated[str, typer.Option(help="Codes of vector quantization.")] = "64,256,1024",
     qualities: Annotated[
         str, typer.Option(help="Of pictures, 1 to 100.")
     ] = "1,5,10,20,30,50,70,85,95",

@@ -56,11 +56,11 @@ class Inference:
     channels: int = 12
     epochs: int = 8
     tail_epochs: int = 2
-    joint_epochs: int = 6
-    picture_epochs: int = 6
+    joint_epochs: int = 12
+    picture_epochs: int = 12
     lr: float = 3e-3
     reductions: tuple[int, ...] = (1, 2, 4, 8)
-    codes: tuple[int, ...] = (16, 64, 256)
+    codes: tuple[int, ...] = (64, 256, 1024)
     axes: tuple[int, ...] = (2, 4, 8, 16)
     bits: tuple[int, ...] = (2, 3, 4, 6, 8)
     qualities: tuple[int, ...] = (1, 5, 10, 20, 30, 50, 70, 85, 95)

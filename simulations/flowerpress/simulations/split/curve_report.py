@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
@@ -42,7 +43,7 @@ __all__ = [
 LOSSES = (0.005, 0.01, 0.02, 0.05, 0.1)
 """How much accuracy may be lost, by which methods are compared."""
 
-OURS = "entropic"
+OURS = ("entropic", "vq")
 _WHOLE = "teacher"
 _DASHED = ("packed", "tuned")
 _COLOURS = dict(
@@ -85,12 +86,17 @@ def at_equal_accuracy(
 def equal_cells(points: Sequence[Point], *, alone: bool) -> list[list[str]]:
     """Return ``at_equal_accuracy`` as text."""
     rows = at_equal_accuracy(points, alone=alone)
-    ours = dict(rows).get(OURS, [None] * len(LOSSES))
+    learned = [sizes for method, sizes in rows if method in OURS]
+    ours = [
+        min((sizes[at] or math.inf for sizes in learned), default=math.inf)
+        for at in range(len(LOSSES))
+    ]
     out = []
     for method, sizes in rows:
         cells = [method]
         for size, own in zip(sizes, ours, strict=True):
-            times = f" ({human_ratio(size / own)})" if size and own and method != OURS else ""
+            rated = size and own < math.inf and method not in OURS
+            times = f" ({human_ratio(size / own)})" if size and rated else ""
             cells.append("–" if size is None else f"{size:,.1f}{times}")
         out.append(cells)
     return out
@@ -117,11 +123,11 @@ def curve_figure(points: Sequence[Point], title: str, *, alone: bool = False) ->
             yerr=spread,
             color=colour,
             marker="o",
-            markersize=6 if method == OURS else 4,
-            linewidth=2.6 if method == OURS else 1.4,
+            markersize=6 if method in OURS else 4,
+            linewidth=2.6 if method in OURS else 1.4,
             linestyle=(0, (4, 2)) if method.endswith(_DASHED) else "-",
             elinewidth=1,
-            zorder=4 if method == OURS else 3,
+            zorder=4 if method in OURS else 3,
         )
         ends.append((y[-1], method, colour))
         sizes += x
@@ -164,8 +170,8 @@ def write_curve_report(folder: Path, title: str) -> Path:
                 "Bytes at equal accuracy",
                 page.paragraph(
                     "Bytes of an example at the accuracy of the best network that is not cut, less "
-                    "so many points; in brackets how many times those of the learned bottleneck. "
-                    "Between points, accuracy is linear in the logarithm of the bytes."
+                    "so many points; in brackets how many times those of entropic or vq, whichever "
+                    "is less. Between points, accuracy is linear in the logarithm of the bytes."
                 ),
                 _equal(points, alone=False),
             ),
