@@ -139,6 +139,7 @@ def test_another_process_decodes_the_same_bits(
         ("import flowerpress.compression as c; c.preset('stc')", "torch flwr numba grpc google"),
         ("import flowerpress.protos", "torch flwr numba numpy google"),
         ("from flowerpress.protos import pack, split_updates", "torch flwr numba"),
+        ("from flowerpress.client.split import SplitLink", "torch flwr numba"),
     ],
 )
 def test_what_an_import_brings_along(statement: str, forbidden: str) -> None:
