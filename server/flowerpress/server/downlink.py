@@ -1,0 +1,162 @@
+"""What is sent to clients: to each the bytes that it lacks, and an instruction."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from flwr.app import Message, RecordDict
+from numpy.typing import NDArray
+
+from flowerpress.compression import ConfigError
+from flowerpress.protos import Carrier, Instruction, join_updates, to_numpy
+from flowerpress.server.broadcast import Broadcast, Packed
+from flowerpress.server.meter import Meter
+from flowerpress.server.rates import RateControl
+
+__all__ = ["Downlink", "Phase"]
+
+
+@dataclass(frozen=True)
+class _Parcel:
+    """The downlink of all clients that hold the same version, and the version it starts from."""
+
+    start: int
+    blob: bytes
+    by_tensor: Mapping[str, int]
+
+    @classmethod
+    def of(cls, start: int, updates: Sequence[Packed]) -> _Parcel:
+        sizes: Counter[str] = Counter()
+        for update in updates:
+            sizes.update(update.by_tensor)
+        blobs = [update.blob for update in updates]
+        return cls(start, join_updates(blobs) if blobs else b"", sizes)
+
+
+@dataclass
+class Phase:
+    """What was sent in the phase (train or evaluate) of a round under way.
+
+    ``key`` is the record name of the model, ``model`` the server's own; ``messages`` are those not
+    answered yet, by node.
+    """
+
+    number: int = 0
+    key: str = ""
+    model: dict[str, NDArray[Any]] = field(default_factory=dict)
+    messages: dict[int, Message] = field(default_factory=dict)
+    parcels: dict[int, _Parcel] = field(default_factory=dict)
+    train: bool = True
+
+
+class Downlink:
+    """Replaces the model in a strategy's messages.
+
+    Args:
+        broadcast: the versions of the model.
+        rates: the codecs and budgets that clients are told.
+        carrier: how blobs travel.
+        meter: counts what is sent.
+        seed: root of the clients' stochastic codecs.
+
+    Attributes:
+        phase: the phase under way.
+        versions: node -> the version that the client is known to hold.
+    """
+
+    def __init__(
+        self, broadcast: Broadcast, rates: RateControl, carrier: Carrier, meter: Meter, seed: int
+    ) -> None:
+        self.phase = Phase()
+        self.versions: dict[int, int] = {}
+        self._broadcast = broadcast
+        self._rates = rates
+        self._carrier = carrier
+        self._meter = meter
+        self._seed = seed
+
+    def address(
+        self,
+        server_round: int,
+        messages: list[Message],
+        watermarks: Mapping[int, int],
+        *,
+        train: bool,
+    ) -> list[Message]:
+        """Begin a phase: replace the model in each message by what its client lacks.
+
+        Args:
+            server_round: from 1.
+            messages: the strategy's, with one model for all.
+            watermarks: node -> the last sequence number that counted.
+            train: whether clients are to send updates.
+
+        Raises:
+            ConfigError: several models.
+        """
+        self.phase = Phase(server_round)
+        if not messages:
+            return []
+        records = {id(r): (k, r) for m in messages for k, r in m.content.array_records.items()}
+        if len(records) != 1:
+            raise ConfigError(
+                f"the strategy sends {len(records)} ArrayRecords a round; "
+                "Pressed carries one model, the same for all clients"
+            )
+        ((key, record),) = records.values()
+        model = to_numpy(record)
+        self._broadcast.publish(server_round, model)
+        self.phase = Phase(server_round, key, model, train=train)
+        self._rates.begin(server_round, self._broadcast.manifest, model)
+        return [self.send(message, watermarks) for message in messages]
+
+    def send(self, message: Message, watermarks: Mapping[int, int]) -> Message:
+        """Fill one message of the phase under way, and count it."""
+        node = message.metadata.dst_node_id
+        broadcast, phase = self._broadcast, self.phase
+        known = self.versions.get(node, 0)
+        # Clients that hold the same version are sent the same bytes object, not a copy each.
+        if known not in phase.parcels:
+            phase.parcels[known] = _Parcel.of(*broadcast.path(known))
+        parcel = phase.parcels[known]
+        content = RecordDict({k: v for k, v in message.content.items() if k != phase.key})
+        if parcel.blob:
+            self._carrier.attach(content, phase.key, parcel.blob)
+        terms = self._rates.terms(node, broadcast.manifest, afresh=not known, train=phase.train)
+        Instruction(
+            run=broadcast.run,
+            round=phase.number,
+            client=node,
+            version=broadcast.version,
+            held=parcel.start,
+            digest=broadcast.digest,
+            watermark=watermarks.get(node, 0),
+            arrays=phase.key,
+            carrier=self._carrier.name,
+            seed=self._seed,
+            **vars(terms),
+        ).write(content)
+        self._meter.of(phase.number).downlink.record(
+            node,
+            len(parcel.blob) + terms.nbytes,
+            broadcast.manifest.nbytes,
+            parcel.by_tensor,
+        )
+        message.content = content
+        phase.messages[node] = message
+        return message
+
+    def send_whole(self, asked: Message, watermarks: Mapping[int, int]) -> Message:
+        """Return a message in place of ``asked``, for a client that turned out to hold no model."""
+        metadata = asked.metadata
+        self.versions[metadata.dst_node_id] = 0
+        message = Message(
+            asked.content,
+            metadata.dst_node_id,
+            metadata.message_type,
+            group_id=metadata.group_id,
+        )
+        return self.send(message, watermarks)

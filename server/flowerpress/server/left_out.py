@@ -1,0 +1,68 @@
+"""Who was left out of which round, and why."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from logging import WARNING
+
+from flwr.app import Message
+from flwr.common.constant import ErrorCode
+from flwr.supercore import log
+
+from flowerpress.compression import WireError
+from flowerpress.server.intake import ClientRefusedError, Rejection
+
+__all__ = ["LeftOut"]
+
+# What the SuperLink answers in place of a node that is gone or a reply that was lost on its way.
+_NO_REPLY = (
+    ErrorCode.NODE_UNAVAILABLE,
+    ErrorCode.REPLY_MESSAGE_UNAVAILABLE,
+    ErrorCode.MESSAGE_UNAVAILABLE,
+)
+
+# Of what a client says of its own failure; it is shown in reports.
+LONGEST_REASON = 500
+
+
+class LeftOut:
+    """Collects rejections of all rounds of a run.
+
+    Attributes:
+        rejections: in the order in which they happened.
+    """
+
+    def __init__(self) -> None:
+        self.rejections: list[Rejection] = []
+
+    def count(self, server_round: int) -> int:
+        """Return how many clients were left out of a round."""
+        return len({r.node for r in self.rejections if r.round == server_round})
+
+    def refuse(self, server_round: int, node: int, error: WireError) -> None:
+        """Note a client whose reply did not pass."""
+        name = error.name if isinstance(error, ClientRefusedError) else type(error).__name__
+        text = error.text if isinstance(error, ClientRefusedError) else str(error)
+        self.note(server_round, node, name, error.field, text)
+
+    def failed(self, server_round: int, reply: Message) -> None:
+        """Note a client that answered with an error, or for which Flower did."""
+        reason = (reply.error.reason or "no reason given").strip()
+        name = "NoReply" if reply.error.code in _NO_REPLY else "ClientAppError"
+        self.note(server_round, reply.metadata.src_node_id, name, "", reason[:LONGEST_REASON])
+
+    def silent(self, server_round: int, nodes: Iterable[int]) -> None:
+        """Note clients of which nothing came in time."""
+        for node in nodes:
+            self.note(server_round, node, "NoReply", "", "no reply before the deadline")
+
+    def note(self, server_round: int, node: int, error: str, field: str, message: str) -> None:
+        """Note one client: the error's name, the field at fault (may be empty), and words."""
+        log(
+            WARNING,
+            "flowerpress: node %d left out of round %d: %s",
+            node,
+            server_round,
+            message,
+        )
+        self.rejections.append(Rejection(server_round, node, error, field, message))

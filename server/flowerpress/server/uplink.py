@@ -1,0 +1,130 @@
+"""What comes back from clients: receipts checked, updates decoded, and who must be asked again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+
+from flwr.app import Message
+
+from flowerpress.protos import Receipt, Status
+from flowerpress.server.broadcast import Broadcast
+from flowerpress.server.downlink import Downlink
+from flowerpress.server.intake import ClientRefusedError, Intake, Received, weight_of
+from flowerpress.server.left_out import LeftOut
+from flowerpress.server.meter import Meter
+from flowerpress.server.rates import RateControl
+from flowerpress.server.replies import lost_its_model, odd_ones
+
+__all__ = ["Uplink"]
+
+
+class Uplink:
+    """Reads the replies of the phase under way.
+
+    Args:
+        broadcast: the versions of the model that clients hold.
+        intake: the checks of updates.
+        rates: is told what clients measured and hold.
+        downlink: what was sent, and to whom.
+        left_out: where failures are noted.
+        meter: counts what arrives.
+    """
+
+    def __init__(
+        self,
+        broadcast: Broadcast,
+        intake: Intake,
+        rates: RateControl,
+        downlink: Downlink,
+        left_out: LeftOut,
+        meter: Meter,
+    ) -> None:
+        self._broadcast = broadcast
+        self._intake = intake
+        self._rates = rates
+        self._downlink = downlink
+        self._left_out = left_out
+        self._meter = meter
+
+    def answers(
+        self, replies: Iterable[Message], ask: Callable[[list[Message]], Iterable[Message]]
+    ) -> Iterator[Message]:
+        """Yield replies; a client that lost its copy of the model is sent a whole one, once.
+
+        Args:
+            replies: as they come.
+            ask: sends messages and returns the replies to them.
+        """
+        phase, again = self._downlink.phase, []
+        for reply in replies:
+            asked = phase.messages.pop(reply.metadata.src_node_id, None)
+            if asked is not None and lost_its_model(reply):
+                again.append(self._downlink.send_whole(asked, self._intake.watermarks))
+            else:
+                yield self._noted(reply)
+        for reply in ask(again) if again else ():
+            phase.messages.pop(reply.metadata.src_node_id, None)
+            yield self._noted(reply)
+
+    def receive(self, reply: Message, weight_key: str | None) -> tuple[Received, float]:
+        """Return the decoded update of a reply and its weight.
+
+        Whatever was sent is metered, also if it does not count in the end.
+
+        Raises:
+            WireError: what a reply must pass, it did not; nothing of it counts.
+        """
+        node, phase = reply.metadata.src_node_id, self._downlink.phase
+        manifest = self._broadcast.manifest
+        receipt = self._check(reply)
+        key = next(iter(reply.content.array_records), phase.key)
+        blob = self._intake.blob(reply, key, manifest)
+        meter = self._meter.of(phase.number).uplink
+        # What a client measured is sent beside its update, and is paid for like that.
+        meter.record(node, len(blob) + len(receipt.points), manifest.nbytes, {})
+        self._rates.note(node, receipt)
+        weight = weight_of(reply, weight_key)
+        update = self._intake.open(blob, node, phase.number, self._broadcast.digest, manifest)
+        received = self._intake.decode(update, node, manifest, self._broadcast.change)
+        meter.attribute({manifest.specs[f.tensor].name: len(f.body) for f in update.frames})
+        return received, weight
+
+    def acknowledge(self, reply: Message) -> None:
+        """Note what a client holds that sent no update.
+
+        Raises:
+            WireError: what it says went wrong.
+        """
+        self._rates.note(reply.metadata.src_node_id, self._check(reply))
+
+    def alike(self, replies: list[Message], *, note: bool) -> list[Message]:
+        """Return the replies whose metrics have the most common names; ``note`` the others."""
+        odd = odd_ones(replies)
+        for node in odd if note else ():
+            words = "other metrics than most clients"
+            self._left_out.note(self._downlink.phase.number, node, "FormatError", "metrics", words)
+        return [reply for reply in replies if reply.metadata.src_node_id not in odd]
+
+    def _noted(self, reply: Message) -> Message:
+        if reply.has_error():
+            self._left_out.failed(self._downlink.phase.number, reply)
+        return reply
+
+    def _check(self, reply: Message) -> Receipt:
+        """Note the version that the client holds; raise what it says went wrong."""
+        node, versions = reply.metadata.src_node_id, self._downlink.versions
+        receipt = Receipt.read(reply.content)
+        if receipt.version == self._broadcast.version and receipt.digest == self._broadcast.digest:
+            versions[node] = receipt.version
+        elif receipt.status is not Status.OK:
+            # What it holds may not be what it was thought to hold: a whole model next time.
+            versions.pop(node, None)
+        if receipt.status is Status.NEED_MODEL:
+            raise ClientRefusedError(
+                receipt.status.name, "", "holds no model, although it was sent a whole one"
+            )
+        if receipt.status is not Status.OK:
+            raise ClientRefusedError(
+                receipt.error or receipt.status.name, receipt.field, receipt.message
+            )
+        return receipt
