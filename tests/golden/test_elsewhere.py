@@ -1,4 +1,4 @@
-"""Golden files decode to the same bytes in other processes, with other numbers of threads.
+"""Golden files decode to the same bytes and symbols in other processes, with other threads.
 
 Kernels that add up in another order with more threads, or with a processor's own instructions,
 would pass every test on the machine on which the golden files were written.
@@ -12,6 +12,7 @@ import subprocess
 import sys
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,6 +21,8 @@ HERE = Path(__file__).parent
 UPDATES = sorted((HERE / "updates").glob("*.fpu"))
 MODELS = sorted((HERE / "checkpoints").glob("*.fpress"))
 BODIES = sorted((HERE / "rd").glob("*.json"))
+FEATURES = sorted((HERE / "features").glob("*.json"))
+PROMISED = ("digest", "symbols_sha256", "values_sha256")
 
 # Several decode at once, too: a server decodes its clients' updates in threads.
 DECODER = """
@@ -36,12 +39,14 @@ def script(path):
 
 here = Path(sys.argv[1])
 updates, models = script(here / "updates" / "write.py"), script(here / "checkpoints" / "write.py")
-bodies = script(here / "rd" / "write.py")
+bodies, features = script(here / "rd" / "write.py"), script(here / "features" / "write.py")
 
 def decoded(path):
     blob = path.read_bytes()
     if path.suffix == ".fpress":
         return sha256(models.decode(blob)).hexdigest()
+    if path.parent.name == "features":
+        return features.decoded(json.loads(blob))
     if path.suffix == ".json":
         return bodies.digest(bodies.decode(json.loads(blob), path.stem))
     arrays = updates.decode(blob, path.stem).values()
@@ -49,7 +54,8 @@ def decoded(path):
 
 paths = [Path(name) for name in sys.argv[2:]]
 with ThreadPoolExecutor(4) as pool:
-    print(json.dumps(dict(zip([path.name for path in paths], pool.map(decoded, paths)))))
+    names = [f"{path.parent.name}/{path.name}" for path in paths]
+    print(json.dumps(dict(zip(names, pool.map(decoded, paths)))))
 """
 
 THREADS = ("NUMBA_NUM_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
@@ -60,23 +66,31 @@ SETTINGS = {
 }
 
 
-def expected() -> dict[str, str]:
-    found = {}
+def name_of(path: Path) -> str:
+    return f"{path.parent.name}/{path.name}"
+
+
+def expected() -> dict[str, Any]:
+    found: dict[str, Any] = {}
     for path in UPDATES:
         with np.load(path.with_suffix(".npz"), allow_pickle=False) as values:
             data = b"".join(values[name].tobytes() for name in sorted(values.files))
-        found[path.name] = sha256(data).hexdigest()
+        found[name_of(path)] = sha256(data).hexdigest()
     for path in MODELS:
-        found[path.name] = sha256(path.with_suffix(".safetensors").read_bytes()).hexdigest()
+        found[name_of(path)] = sha256(path.with_suffix(".safetensors").read_bytes()).hexdigest()
     for path in BODIES:
-        found[path.name] = json.loads(path.read_text())["sha256"]
+        found[name_of(path)] = json.loads(path.read_text())["sha256"]
+    for path in FEATURES:
+        case = json.loads(path.read_text())
+        found[name_of(path)] = {name: case[name] for name in PROMISED}
     return found
 
 
 @pytest.mark.parametrize("case", SETTINGS)
 def test_another_process_decodes_the_same_bytes(case: str, tmp_path: Path) -> None:
+    paths = [*UPDATES, *MODELS, *BODIES, *FEATURES]
     done = subprocess.run(
-        [sys.executable, "-c", DECODER, str(HERE), *map(str, [*UPDATES, *MODELS, *BODIES])],
+        [sys.executable, "-c", DECODER, str(HERE), *map(str, paths)],
         cwd=tmp_path,
         env={**os.environ, **SETTINGS[case]},
         capture_output=True,
