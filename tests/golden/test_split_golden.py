@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from flowerpress.compression.errors import ChecksumError
+from flowerpress.compression.errors import ChecksumError, WireError
 from flowerpress.protos.split import (
     HELLO,
     Code,
@@ -85,6 +85,21 @@ def test_messages_that_were_written_are_read(written: str) -> None:
     assert unpack_split(bytes.fromhex(written), key, SplitLimits()) == message
     with pytest.raises(ChecksumError):
         unpack_split(bytes.fromhex(written), b"another key", SplitLimits())
+
+
+@pytest.mark.parametrize("written", WRITTEN, ids=lambda text: WRITTEN[text][1].kind.name)
+def test_every_bit_and_every_byte_matters(written: str) -> None:
+    key, _ = WRITTEN[written]
+    data = bytes.fromhex(written)
+    flipped = (
+        data[:at] + bytes([data[at] ^ 1 << bit]) + data[at + 1 :]
+        for at in range(len(data))
+        for bit in range(8)
+    )
+    cut = (data[:length] for length in range(len(data)))
+    for damaged in (*flipped, *cut, data + b"\0"):
+        with pytest.raises(WireError):
+            unpack_split(damaged, key, SplitLimits())
 
 
 def test_labels_that_were_written_are_read() -> None:
