@@ -20,12 +20,18 @@ def test_the_page_runs(capsys: pytest.CaptureFixture[str]) -> None:
     blocks = [found[1] for found in BLOCK.finditer(PAGE)]
     for text in blocks:
         exec(text, names)  # noqa: S102
-    assert len(blocks) >= 4
+    assert len(blocks) >= 5
     assert names["same"].shape == names["gradient"].shape
     said = capsys.readouterr().out
     assert "estimated" in said
     assert names["right"] > 0.8
     assert said.count("bytes up") == 4
+
+
+def test_twenty_lines_cut_a_network() -> None:
+    (block,) = (found[1] for found in BLOCK.finditer(PAGE) if "train_split(" in found[1])
+    lines = [each for each in block.splitlines() if each and "import" not in each]
+    assert len(lines) == 20
 
 
 def test_bytes_of_codecs_are_those_of_the_page() -> None:
