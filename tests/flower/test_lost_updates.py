@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from functools import partial
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from flowerpress.client import press
 from flowerpress.client.held import load
 from flowerpress.compression import Manifest, decode_frames
 from flowerpress.protos import MessageCarrier, unpack
-from flowerpress.server import Pressed
+from flowerpress.server import Pressed, StreamingMean
 from flowerpress.simulations.engines.inline import InlineGrid
 
 SHAPE = (20, 30)
@@ -76,3 +77,71 @@ def test_all_that_was_trained_is_applied_or_still_held(
         applied += decoded.dense().reshape(SHAPE)
     trained = sum(change(number).astype(np.float64) for number in range(1, ROUNDS + 1))
     np.testing.assert_allclose(applied + held.residuals["w"], trained, rtol=0, atol=1e-5)
+
+
+class Fails(FedAvg):
+    """Takes no model in its second round: it says so, or it raises."""
+
+    def __init__(self, how: str) -> None:
+        super().__init__(fraction_evaluate=0.0)
+        self.how = how
+
+    def aggregate_train(
+        self, server_round: int, replies: Iterable[Message]
+    ) -> tuple[ArrayRecord | None, MetricRecord | None]:
+        if server_round == 2 and self.how == "raises":
+            self.how = "mended"
+            raise ConnectionError("the disk of the metrics is gone")
+        if server_round == 2 and self.how == "refuses":
+            return None, None
+        return super().aggregate_train(server_round, replies)
+
+
+@pytest.mark.parametrize("how", ["refuses", "raises", "overflows"])
+def test_updates_of_a_round_that_came_to_nothing_are_sent_again(
+    how: str, start: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trained = np.zeros(SHAPE, np.float64)
+    contexts: list[Context] = []
+
+    def watched(message: Message, context: Context, call_next: ClientAppCallable) -> Message:
+        contexts.append(context)
+        return call_next(message, context)
+
+    app = ClientApp(mods=[watched, press()])
+
+    @app.train()
+    def train(message: Message, context: Context) -> Message:
+        step = change(len(contexts))
+        trained[:] += step
+        w = message.content.array_records["arrays"]["w"].numpy() + step
+        arrays, metrics = ArrayRecord({"w": Array(w)}), MetricRecord({"num-examples": 1})
+        return Message(RecordDict({"arrays": arrays, "metrics": metrics}), reply_to=message)
+
+    if how == "overflows":
+        means: list[dict[str, NDArray[np.float32]]] = []
+
+        def overflowing(mean: StreamingMean) -> dict[str, NDArray[np.float32]]:
+            means.append(result_of(mean))
+            return {"w": np.full(SHAPE, np.inf, "f4")} if len(means) == 2 else means[-1]
+
+        result_of = StreamingMean.result
+        monkeypatch.setattr(StreamingMean, "result", overflowing)
+    inner = FedAvg(fraction_evaluate=0.0) if how == "overflows" else Fails(how)
+    inner.min_train_nodes = inner.min_available_nodes = 1
+    strategy = Pressed(inner, uplink="topk(density=0.2)", downlink="none", seed=0, run_id=3)
+    begin = partial(start, strategy, grid=InlineGrid(app, 1), rounds=ROUNDS)
+    first = {"w": np.zeros(SHAPE, np.float32)}
+    if how == "raises":
+        with pytest.raises(ConnectionError):
+            begin(arrays=first)
+        # Whoever goes on does so from the model that it has: that of the first round.
+        first = {"w": strategy._broadcast.held["w"]}
+    result = begin(arrays=first)
+
+    assert len(contexts) == ROUNDS + 2 * (how == "raises")
+    held = load(contexts[-1], 3)
+    assert held is not None
+    assert strategy._intake.watermarks == {2: held.sequence}
+    final = result.arrays["w"].numpy() + held.residuals["w"]
+    np.testing.assert_allclose(final, trained, rtol=0, atol=1e-5)

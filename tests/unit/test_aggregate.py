@@ -33,7 +33,7 @@ def received(codec: str, arrays: Arrays, kind: Kind) -> Received:
     frames, _ = encode_frames(
         manifest, preset(codec).plan(manifest), arrays, np.random.default_rng(0)
     )
-    return Received(kind, tuple(decode_frames(manifest, frames)))
+    return Received(kind, tuple(decode_frames(manifest, frames)), sequence=1)
 
 
 def total(aggregator: Aggregator, updates: list[tuple[Received, float]]) -> Arrays:

@@ -53,20 +53,47 @@ class Rejection:
 
 @dataclass(frozen=True)
 class Received:
-    """A checked and decoded update: frames by tensor index."""
+    """A checked and decoded update: its sequence number, and its frames by tensor index."""
 
     kind: Kind
     decoded: tuple[tuple[int, Decoded], ...]
+    sequence: int
 
 
 class Intake:
-    """Checks updates of one run; remembers which sequence number each client has reached."""
+    """Checks updates of one run, each of which is in the model once or not at all.
+
+    An update that is fit to count is *staged*, and its client's watermark moves with ``commit``,
+    when the model that it is in has really become the server's. What was staged in a round that
+    came to nothing is forgotten; clients are told the old watermark and send that mass again.
+
+    Attributes:
+        watermarks: client -> sequence number of its last update that is in the model.
+    """
 
     def __init__(self, run: int, carrier: Carrier, limits: Limits) -> None:
         self.watermarks: dict[int, int] = {}
+        self._staged: dict[int, int] = {}
         self._run = run
         self._carrier = carrier
         self._limits = limits
+
+    def begin(self) -> None:
+        """Forget what was staged: a new round begins."""
+        self._staged = {}
+
+    def stage(self, client: int, sequence: int) -> None:
+        """Note that an update is to count once this round's model is taken."""
+        self._staged[client] = sequence
+
+    def unstage(self, client: int) -> None:
+        """Note that a client's update is not in the model after all."""
+        self._staged.pop(client, None)
+
+    def commit(self) -> None:
+        """Move the watermarks to what was staged: the model that holds it was taken."""
+        self.watermarks.update(self._staged)
+        self._staged = {}
 
     def blob(self, reply: Message, key: str, manifest: Manifest) -> bytes:
         """Return the blob of a reply.
@@ -97,7 +124,7 @@ class Intake:
         ):
             if found != due:
                 raise SequenceError(field, "the update belongs to another one")
-        if update.sequence <= self.watermarks.get(client, 0):
+        if update.sequence <= max(self.watermarks.get(client, 0), self._staged.get(client, 0)):
             raise SequenceError("sequence", f"{update.sequence} was applied before")
         if len(update.frames) != len(manifest):
             raise FormatError("length", f"{len(update.frames)} frames for {len(manifest)} tensors")
@@ -106,11 +133,10 @@ class Intake:
     def decode(
         self,
         update: Update,
-        client: int,
         manifest: Manifest,
         references: Mapping[str, NDArray[Any]],
     ) -> Received:
-        """Decode all frames, then move the client's watermark: an update counts once or not at all.
+        """Decode all frames.
 
         ``references`` is the change that led to the version that the client trained from.
 
@@ -118,8 +144,7 @@ class Intake:
             WireError: a frame is broken; nothing was counted.
         """
         decoded = tuple(decode_frames(manifest, update.frames, references))
-        self.watermarks[client] = update.sequence
-        return Received(update.kind, decoded)
+        return Received(update.kind, decoded, update.sequence)
 
 
 def weight_of(reply: Message, key: str | None) -> float:

@@ -191,6 +191,16 @@ class Pressed(Strategy):
         self, server_round: int, replies: Iterable[Message]
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
         """Check, decode and aggregate updates; None where no client's update counted."""
+        self._intake.begin()
+        arrays, metrics = self._aggregate(server_round, replies)
+        if arrays is not None:
+            self._intake.commit()
+        return arrays, metrics
+
+    def _aggregate(
+        self, server_round: int, replies: Iterable[Message]
+    ) -> tuple[ArrayRecord | None, MetricRecord | None]:
+        """Stage updates and let the inner strategy make a model of them, or none."""
         aggregator, phase = self._aggregator(), self._downlink.phase
         weight_key: str | None = getattr(self.inner, "weighted_by_key", None)
         accepted, errors = [], []
@@ -208,6 +218,7 @@ class Pressed(Strategy):
                     # A change counts from the server's model: what the downlink lost is not lost.
                     model = as_model(update, broadcast.manifest, phase.model, broadcast.held)
                     reply.content[phase.key] = to_record(model)
+                self._intake.stage(reply.metadata.src_node_id, update.sequence)
             except WireError as error:
                 self._left_out.refuse(server_round, reply.metadata.src_node_id, error)
                 continue

@@ -85,7 +85,7 @@ class Uplink:
         self._rates.note(node, receipt)
         weight = weight_of(reply, weight_key)
         update = self._intake.open(blob, node, phase.number, self._broadcast.digest, manifest)
-        received = self._intake.decode(update, node, manifest, self._broadcast.change)
+        received = self._intake.decode(update, manifest, self._broadcast.change)
         meter.attribute({manifest.specs[f.tensor].name: len(f.body) for f in update.frames})
         return received, weight
 
@@ -103,6 +103,7 @@ class Uplink:
         for node in odd if note else ():
             words = "other metrics than most clients"
             self._left_out.note(self._downlink.phase.number, node, "FormatError", "metrics", words)
+            self._intake.unstage(node)
         return [reply for reply in replies if reply.metadata.src_node_id not in odd]
 
     def _noted(self, reply: Message) -> Message:
