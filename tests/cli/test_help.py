@@ -10,7 +10,7 @@ import pytest
 from tests.cli.conftest import command
 
 SPLIT = ("split train", "split distill", "split serve", "split infer", "split compare")
-COMMANDS = ("simulate", "compare", "report", "inspect", "pack", "unpack", "doctor")
+COMMANDS = ("simulate", "compare", "report", "inspect", "pack", "unpack", "proxy", "doctor")
 WITHOUT_ARGUMENTS = ("doctor", "split compare")
 
 
@@ -28,7 +28,7 @@ def test_help_of_a_command_has_an_example_and_explains_everything(name: str, col
     lines = said.out.partition("Example:")[2].partition(":\n")[2].splitlines()
     for at, line in enumerate(lines):
         # An option or argument alone on its line is explained on the next one.
-        if line.startswith(("  --", "  -c,", "  [KEY", "  FOLDER")):
+        if line.startswith(("  --", "  -c,", "  [KEY", "  FOLDER", "  HOST")):
             explained = "  " in line.strip() or lines[at + 1].startswith(" " * 10)
             assert explained, line
 

@@ -8,6 +8,7 @@ columns are left out where it is narrow.
 from __future__ import annotations
 
 import csv
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -27,6 +28,7 @@ __all__ = [
     "comparison_table",
     "duration",
     "human_bytes",
+    "human_rate",
     "human_ratio",
     "percent",
     "run_cells",
@@ -93,6 +95,16 @@ def human_bytes(count: float | None) -> str:
         if value < 999.5 or unit == "TiB":
             break
     return f"{_three(value)} {unit}"
+
+
+def human_rate(bits: float) -> str:
+    """Return e.g. "64 kbit/s", "2.5 Mbit/s", "unlimited"; powers of 1000."""
+    if bits == math.inf:
+        return "unlimited"
+    for factor, unit in ((1e9, "Gbit/s"), (1e6, "Mbit/s"), (1e3, "kbit/s")):
+        if bits >= factor:
+            return f"{bits / factor:.3g} {unit}"
+    return f"{bits:.3g} bit/s"
 
 
 def human_ratio(value: float | None) -> str:

@@ -19,6 +19,7 @@ from flowerpress.simulations.cli.compare import compare
 from flowerpress.simulations.cli.doctor import doctor
 from flowerpress.simulations.cli.inspect import inspect
 from flowerpress.simulations.cli.pack import pack
+from flowerpress.simulations.cli.proxy import proxy
 from flowerpress.simulations.cli.report import report
 from flowerpress.simulations.cli.simulate import simulate
 from flowerpress.simulations.cli.split import COMMANDS as SPLIT_COMMANDS
@@ -85,6 +86,7 @@ for _command, _short in (
     (inspect, "What is in an update, or what a codec makes of tensors."),
     (pack, "A model file in a fraction of its bytes."),
     (unpack, "A packed model as a model file again."),
+    (proxy, "A slow link that breaks, before any service."),
     (doctor, "Whether this machine has what a run needs."),
 ):
     app.command(cls=_Command, short_help=_short)(_command)
