@@ -21,6 +21,7 @@ from flowerpress.simulations.split.curve_report import (
     write_curve_report,
 )
 from flowerpress.simulations.split.inference import measure_seed, seed_folder
+from flowerpress.simulations.split.retuned import retuned
 from flowerpress.simulations.split.rivals import as_pictures
 from flowerpress.simulations.split.teacher import Schooling, Tick
 from flowerpress.simulations.tasks import Data, Samples
@@ -125,6 +126,34 @@ def test_a_comparison_that_was_stopped_goes_on_to_the_same_points(
     told: list[Point] = []
     assert measure_seed(Digits(), data, SMALL, 3, tmp_path, said=told.append) == measured[1]
     assert before + told == measured[1]
+
+
+def test_a_network_that_gets_used_to_pictures_goes_on_from_its_last_epoch(
+    data: Data, tmp_path: Path
+) -> None:
+    task, clean = Digits(), data.train.take(np.arange(128))
+    poor = as_pictures(clean, "jpeg", 1, count=False).samples
+    torch.manual_seed(0)
+    teacher = task.build()
+    told: list[int] = []
+
+    def learn(checkpoint: Path | None, last: int = 3) -> torch.nn.Module:
+        def tick(stage: str, done: int, due: int, loss: float) -> None:
+            told.append(done)
+            if done == last < due:
+                raise KeyboardInterrupt
+
+        return retuned(teacher, task, clean, poor, epochs=3, checkpoint=checkpoint, tick=tick)
+
+    whole = learn(None)
+    with pytest.raises(KeyboardInterrupt):
+        learn(tmp_path / "state", last=2)
+    again = learn(tmp_path / "state")
+    assert told == [1, 2, 3, 1, 2, 3]
+    for name, value in whole.state_dict().items():
+        assert torch.equal(value, again.state_dict()[name]), name
+    with pytest.raises(ConfigError, match="another training"):
+        retuned(teacher, task, clean, poor, epochs=4, checkpoint=tmp_path / "state")
 
 
 def test_more_points_of_the_same_kind_may_be_asked_for(

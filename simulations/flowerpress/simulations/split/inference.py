@@ -130,7 +130,7 @@ class _Run:
         if self._due("teacher", "input"):
             yield "teacher", "input", self._seen(teacher, test), size, size
         if self._due("teacher, tuned", "input"):
-            tuned = self._tuned(teacher, self.data.train)
+            tuned = self._tuned(teacher, self.data.train, "tuned-input")
             yield "teacher, tuned", "input", self._seen(tuned, test), size, size
 
     def _pictures(self, teacher: nn.Module) -> Iterator[Row]:
@@ -153,10 +153,10 @@ class _Run:
                     model = teacher
                     if way != form:
                         seen = as_pictures(self.data.train, form, quality, count=False).samples
-                        model = self._tuned(teacher, seen)
+                        model = self._tuned(teacher, seen, f"tuned-{form}-{quality}")
                     yield way, setting, self._seen(model, made.samples), *sizes
 
-    def _tuned(self, teacher: nn.Module, seen: Samples) -> nn.Module:
+    def _tuned(self, teacher: nn.Module, seen: Samples, name: str) -> nn.Module:
         return retuned(
             teacher,
             self.task,
@@ -166,6 +166,8 @@ class _Run:
             batch_size=self.wanted.batch_size,
             augment=self.wanted.schooling.augment,
             seed=self.seed,
+            checkpoint=self.folder / _STATE / f"{name}.safetensors",
+            tick=self._told(name),
         )
 
     def _untrained(self, teacher: nn.Module) -> Iterator[Row]:

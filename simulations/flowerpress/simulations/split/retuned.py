@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 from copy import deepcopy
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from flowerpress.simulations.split.augment import flipped_and_shifted
-from flowerpress.simulations.split.distill import generator_of
+from flowerpress.simulations.split.distill import Tick, generator_of
+from flowerpress.simulations.split.network_state import keep_network, resume_network
 from flowerpress.simulations.tasks import Samples, Task
 
 __all__ = ["retuned"]
@@ -27,6 +29,8 @@ def retuned(
     batch_size: int = 64,
     augment: bool = True,
     seed: int = 0,
+    checkpoint: Path | None = None,
+    tick: Tick | None = None,
 ) -> nn.Module:
     """Return a copy of ``teacher`` that learned to see in ``poor`` what it sees in ``clean``.
 
@@ -42,15 +46,24 @@ def retuned(
         batch_size: examples of a step.
         augment: images are mirrored and shifted, both alike.
         seed: of order and augmentation.
+        checkpoint: a file for the state after each epoch, from which a training that was stopped
+            goes on; None: nothing is kept.
+        tick: told of each epoch.
+
+    Raises:
+        ConfigError: the file is of another training, or cannot be used.
     """
     student = deepcopy(teacher)
     for each in (teacher.eval(), student.train()):
         each.requires_grad_(each is student)
     optimizer = torch.optim.Adam(student.parameters(), lr=lr)
-    steps = epochs * -(-len(poor) // batch_size)
-    step = 0
-    for epoch in range(epochs):
+    told = {"epochs": epochs, "lr": lr, "batch_size": batch_size, "augment": augment, "seed": seed}
+    done = resume_network(checkpoint, student, optimizer, told)
+    each_epoch = -(-len(poor) // batch_size)
+    steps, step = epochs * each_epoch, done * each_epoch
+    for epoch in range(done, epochs):
         generator = generator_of(seed, 3, epoch)
+        total = 0.0
         order = torch.randperm(len(poor), generator=generator)
         for start in range(0, len(order), batch_size):
             batch = order[start : start + batch_size]
@@ -67,9 +80,14 @@ def retuned(
             for group in optimizer.param_groups:
                 group["lr"] = lr * 0.5 * (1 + math.cos(math.pi * step / steps))
             optimizer.zero_grad()
-            torch.autograd.backward(0.5 * right + 0.5 * divergence)
+            loss = 0.5 * right + 0.5 * divergence
+            torch.autograd.backward(loss)
             optimizer.step()
+            total += float(loss.detach())
             step += 1
+        keep_network(checkpoint, student, optimizer, told, epoch + 1)
+        if tick is not None:
+            tick("tuned", epoch + 1, epochs, total / each_epoch)
     teacher.requires_grad_()
     return student.eval()
 

@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save
 from torch import nn
 from torch.nn import functional
 
-from flowerpress.compression import ConfigError
-from flowerpress.simulations.checkpoints.atomic import written_whole
-from flowerpress.simulations.fields import Fields, parse
 from flowerpress.simulations.split.batches import Batches
-from flowerpress.simulations.split.distill_state import restore
+from flowerpress.simulations.split.network_state import keep_network, resume_network
 from flowerpress.simulations.tasks import Data, Task
 
 __all__ = ["Schooling", "Tick", "train_teacher"]
@@ -76,7 +71,9 @@ def train_teacher(
     torch.manual_seed(seed)
     model = task.build()
     optimizer = _optimizer(model, schooling)
-    done = _resume(folder, model, optimizer, schooling, seed)
+    path = None if folder is None else folder / "teacher.safetensors"
+    told = {"schooling": asdict(schooling), "seed": seed}
+    done = resume_network(path, model, optimizer, told)
     batches = Batches(task, data.train, schooling.batch_size, schooling.augment)
     model.train()
     for epoch in range(done, schooling.epochs):
@@ -93,8 +90,7 @@ def train_teacher(
             torch.autograd.backward(loss)
             optimizer.step()
             total += float(loss.detach())
-        if folder is not None:
-            _keep(folder, model, optimizer, schooling, seed, epoch + 1)
+        keep_network(path, model, optimizer, told, epoch + 1)
         if tick is not None:
             tick("teacher", epoch + 1, schooling.epochs, total / len(batches))
     return model.eval()
@@ -108,58 +104,3 @@ def _optimizer(model: nn.Module, schooling: Schooling) -> torch.optim.AdamW:
         {"params": others, "weight_decay": 0.0},
     ]
     return torch.optim.AdamW([group for group in groups if group["params"]], lr=schooling.lr)
-
-
-def _keep(
-    folder: Path,
-    model: nn.Module,
-    optimizer: torch.optim.AdamW,
-    schooling: Schooling,
-    seed: int,
-    epoch: int,
-) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigError(f"cannot make the folder {folder}: {error.strerror}") from error
-    tensors = {f"model/{name}": value.contiguous() for name, value in model.state_dict().items()}
-    for index, moments in optimizer.state_dict()["state"].items():
-        tensors |= {f"moments/{index}/{name}": value for name, value in moments.items()}
-    state = {"schooling": asdict(schooling), "seed": seed, "epoch": epoch}
-    # One file: weights and what they are of appear together or not at all.
-    with written_whole(folder / "teacher.safetensors", force=True) as stream:
-        stream.write(save(tensors, {"state": json.dumps(state)}))
-
-
-def _resume(
-    folder: Path | None,
-    model: nn.Module,
-    optimizer: torch.optim.AdamW,
-    schooling: Schooling,
-    seed: int,
-) -> int:
-    path = None if folder is None else folder / "teacher.safetensors"
-    if path is None or not path.is_file():
-        return 0
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(path, "pt") as file:
-            text = (file.metadata() or {}).get("state", "")
-        tensors = load_file(path)
-    except (OSError, SafetensorError) as error:
-        raise ConfigError(f"cannot read {path}: {error}; remove it to begin anew") from error
-    fields = Fields(parse(text, str(path)), str(path))
-    if fields.raw("schooling") != asdict(schooling) or fields.integer("seed") != seed:
-        raise ConfigError(f"{path}: is of another training; remove it, or name another folder")
-    try:
-        model.load_state_dict(
-            {k.removeprefix("model/"): v for k, v in tensors.items() if k.startswith("model/")}
-        )
-        restore(
-            optimizer,
-            {k.removeprefix("moments/"): v for k, v in tensors.items() if k.startswith("moments/")},
-        )
-    except (RuntimeError, KeyError, ValueError) as error:
-        raise ConfigError(f"{path}: is of another network: {error}") from error
-    return fields.integer("epoch")
