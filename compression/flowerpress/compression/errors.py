@@ -4,6 +4,7 @@
     ├── ConfigError            what a user wrote cannot be used (also a ValueError)
     │   └── UnknownNameError   a codec, task, parameter or key that does not exist
     ├── EncodeError            this tensor cannot be encoded (NaN, wrong shape, overflow)
+    ├── StorageError           what must last cannot be written to disk, or read from it
     └── WireError              something that was received is not acceptable
         ├── TruncatedError     it ends before its own structure does
         ├── ChecksumError      its bytes were changed on the way
@@ -31,6 +32,7 @@ __all__ = [
     "ManifestError",
     "NonFiniteError",
     "SequenceError",
+    "StorageError",
     "TruncatedError",
     "UnknownNameError",
     "WireError",
@@ -62,6 +64,14 @@ class EncodeError(FlowerpressError):
     def __init__(self, tensor: str, message: str) -> None:
         self.tensor = tensor
         super().__init__(f"tensor {tensor!r}: {message}")
+
+
+class StorageError(FlowerpressError):
+    """State cannot be written to disk or read from it; ``path`` is the folder or file."""
+
+    def __init__(self, path: object, message: str) -> None:
+        self.path = str(path)
+        super().__init__(f"{path}: {message}")
 
 
 class WireError(FlowerpressError):
