@@ -145,7 +145,7 @@ class Store:
             index = Index(self.folder, sync=self._sync)
             try:
                 rows = index.rows()
-            except sqlite3.Error:
+            except BaseException:
                 index.close()
                 raise
             files = self._files()
@@ -153,7 +153,7 @@ class Store:
                 return index, rows
             index.close()
             reason = "it does not name the files that are there"
-        except sqlite3.Error as error:
+        except (sqlite3.Error, UnicodeDecodeError) as error:
             if not is_damage(error):
                 raise
             reason = str(error)

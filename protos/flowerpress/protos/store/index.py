@@ -45,6 +45,7 @@ class Index:
 
     Raises:
         sqlite3.Error: the database cannot be opened or made.
+        UnicodeDecodeError: its own description is damaged.
     """
 
     def __init__(self, folder: Path, *, sync: bool) -> None:
@@ -56,7 +57,7 @@ class Index:
                 "CREATE TABLE IF NOT EXISTS generation (number INTEGER PRIMARY KEY, "
                 "file TEXT NOT NULL, size INTEGER NOT NULL, sha256 TEXT NOT NULL)"
             )
-        except sqlite3.Error:
+        except BaseException:
             self._connection.close()
             raise
 
@@ -65,14 +66,12 @@ class Index:
 
         Raises:
             sqlite3.DatabaseError: this is not the table that was written.
+            UnicodeDecodeError: nor is this; SQLite does not look at text, and Python does.
         """
         execute = self._connection.execute
         ((newest,),) = execute("PRAGMA user_version")
-        try:
-            found = execute("SELECT number, file, size, sha256 FROM generation ORDER BY number")
-            rows = [Row(*row) for row in found]
-        except UnicodeDecodeError as error:  # SQLite does not look at text, Python does
-            raise sqlite3.DatabaseError("a name is no text") from error
+        found = execute("SELECT number, file, size, sha256 FROM generation ORDER BY number")
+        rows = [Row(*row) for row in found]
         if newest != (rows[-1].number if rows else 0):
             raise sqlite3.DatabaseError("the newest generation is missing")
         # Nothing is kept by a database that can be read and not written to.
@@ -112,6 +111,6 @@ class Index:
             (folder / name).unlink(missing_ok=True)
 
 
-def is_damage(error: sqlite3.Error) -> bool:
+def is_damage(error: sqlite3.Error | UnicodeDecodeError) -> bool:
     """Whether an error means that the file is not the one that was written."""
     return getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT) & 0xFF not in _TROUBLE
