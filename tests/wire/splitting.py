@@ -145,6 +145,11 @@ def tails_of(module: nn.Module, sharing: str, make: Any = momentum) -> Tails:
     return Copies(module, make) if sharing == "copies" else Shared(module, make)
 
 
+def part_of(tails: Any) -> Any:
+    """Return what client 1 trains."""
+    return tails._parts[1] if isinstance(tails, Copies) else tails._part
+
+
 @contextlib.contextmanager
 def serving(tails: Tails, clients: Sequence[int] = (1,), **given: Any) -> Iterator[SplitService]:
     """Yield a service with a round open to ``clients``; its ``port`` is the one it listens on."""

@@ -49,9 +49,11 @@ from tests.wire.splitting import (
     linked,
     momentum,
     network,
+    part_of,
     plain,
     port_of,
     serving,
+    tails_of,
     train_u_shaped,
     train_vanilla,
 )
@@ -60,10 +62,10 @@ EXACT = feature_codec("none")
 DATA = batches(3)
 
 
-def trained(mode: str, through: Any) -> tuple[list[nn.Module], int]:
+def trained(mode: str, sharing: str, through: Any) -> tuple[list[nn.Module], int]:
     """Train three steps and predict once; return all modules and the steps that were taken."""
     head, tail, last = network()
-    tails = Copies(tail if mode == "u" else nn.Sequential(tail, last), momentum)
+    tails = tails_of(tail if mode == "u" else nn.Sequential(tail, last), sharing)
     with serving(tails, mode=mode, gradients="int8(stochastic=true)") as service:
         with through(service) as link:
             if mode == "u":
@@ -106,10 +108,15 @@ class Breaking:
 
 
 @pytest.fixture(scope="module")
-def unbroken() -> dict[str, tuple[list[nn.Module], int]]:
-    return {mode: trained(mode, linked) for mode in ("vanilla", "u")}
+def unbroken() -> dict[tuple[str, str], tuple[list[nn.Module], int]]:
+    return {
+        (mode, sharing): trained(mode, sharing, linked)
+        for mode in ("vanilla", "u")
+        for sharing in ("copies", "shared")
+    }
 
 
+@pytest.mark.parametrize("sharing", ["copies", "shared"])
 @pytest.mark.parametrize("when", ["before", "within", "after"])
 @pytest.mark.parametrize(
     ("mode", "kind"),
@@ -127,8 +134,9 @@ def test_a_cut_at_any_message_changes_nothing(
     mode: str,
     kind: Kind,
     when: str,
+    sharing: str,
     monkeypatch: pytest.MonkeyPatch,
-    unbroken: dict[str, tuple[list[nn.Module], int]],
+    unbroken: dict[tuple[str, str], tuple[list[nn.Module], int]],
 ) -> None:
     with_proxy: list[Proxy] = []
 
@@ -138,11 +146,12 @@ def test_a_cut_at_any_message_changes_nothing(
         Breaking(proxy, kind, when, monkeypatch)
         return linked(proxy)
 
-    modules, steps = trained(mode, through)
+    modules, steps = trained(mode, sharing, through)
     assert with_proxy[0].cuts == 1
     with_proxy[0].__exit__()
-    assert steps == unbroken[mode][1] == len(DATA)
-    for module, twin in zip(modules, unbroken[mode][0], strict=True):
+    twins, taken = unbroken[mode, sharing]
+    assert steps == taken == len(DATA)
+    for module, twin in zip(modules, twins, strict=True):
         assert_same(module, twin, 0.0)
 
 
@@ -163,13 +172,13 @@ def features(step: int, batch: Batch, **given: Any) -> SplitMessage:
     return SplitMessage(Kind.FEATURES, step=step, **{**values, **given})
 
 
-def served() -> Copies:
+def served(sharing: str = "copies") -> Any:
     _, tail, last = network()
-    return Copies(nn.Sequential(tail, nn.BatchNorm1d(12), last), momentum)
+    return tails_of(nn.Sequential(tail, nn.BatchNorm1d(12), last), sharing)
 
 
-def state_of(tails: Copies) -> dict[str, Any]:
-    return copy.deepcopy(tails._parts[1].state())
+def state_of(tails: Any) -> dict[str, Any]:
+    return copy.deepcopy(part_of(tails).state())
 
 
 def same(one: dict[str, Any], other: dict[str, Any]) -> bool:
@@ -178,8 +187,9 @@ def same(one: dict[str, Any], other: dict[str, Any]) -> bool:
     ) == str(other["optimizer"])
 
 
-def test_a_repeated_step_is_answered_and_not_taken() -> None:
-    tails = served()
+@pytest.mark.parametrize("sharing", ["copies", "shared"])
+def test_a_repeated_step_is_answered_and_not_taken(sharing: str) -> None:
+    tails = served(sharing)
     with serving(tails) as service, Raw(service) as raw:
         raw.open()
         first = raw.ask(features(1, DATA[0]))
@@ -192,8 +202,9 @@ def test_a_repeated_step_is_answered_and_not_taken() -> None:
         assert same(state_of(tails), after)
 
 
-def test_steps_out_of_order_are_refused() -> None:
-    tails = served()
+@pytest.mark.parametrize("sharing", ["copies", "shared"])
+def test_steps_out_of_order_are_refused(sharing: str) -> None:
+    tails = served(sharing)
     with serving(tails) as service, Raw(service) as raw:
         raw.open()
         for step in (0, 2, 3, 2**64 - 1):

@@ -11,8 +11,10 @@ import pytest
 import torch
 from torch import nn
 
+from flowerpress.client.split import SplitRefusedError
 from flowerpress.compression import UnknownNameError
 from flowerpress.compression.features import Tables
+from flowerpress.protos.split import Code
 from flowerpress.server.split import Copies, Shared, SplitService
 from tests.wire.splitting import (
     RUN,
@@ -25,6 +27,7 @@ from tests.wire.splitting import (
     linked,
     momentum,
     network,
+    part_of,
     plain,
     port_of,
     serving,
@@ -35,11 +38,6 @@ from tests.wire.splitting import (
 )
 
 DATA = batches(5)
-
-
-def part_of(tails: Any) -> Any:
-    """Return what one client trained."""
-    return tails._parts[1] if isinstance(tails, Copies) else tails._part
 
 
 def optimizer_state(optimizer: torch.optim.Optimizer) -> list[torch.Tensor]:
@@ -176,6 +174,12 @@ def test_a_silent_client_loses_its_turn_and_its_steps() -> None:
         vanishing.abandon()
         with linked(service, 2) as link:
             link.step(head(others).detach().numpy(), answers.numpy())
+        with (
+            pytest.raises(SplitRefusedError, match="passed over") as caught,
+            linked(service, 1, restart=True),
+        ):
+            pass
+        assert caught.value.code is Code.DEADLINE
         report = service.end_round([2])
     assert_same(tails.module, twin)
     assert report.clients[2].steps == 1

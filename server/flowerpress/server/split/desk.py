@@ -250,7 +250,8 @@ def refusal_of(error: Exception) -> Refusal:
         case Refusal():
             return error
         case TurnError():
-            return Refusal(Code.ROUND if error.over else Code.TURN, str(error))
+            over = Code.DEADLINE if error.late else Code.ROUND
+            return Refusal(over if error.over else Code.TURN, str(error))
         case ChecksumError():
             return Refusal(Code.CHECKSUM, str(error))
         case NonFiniteError() | FloatingPointError():

@@ -27,10 +27,12 @@ MakeOptimizer = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
 
 
 class TurnError(FlowerpressError):
-    """It is not this client's turn; ``over``: nor will it be in this round."""
+    """It is not this client's turn; ``over``: nor will it be in this round; ``late``: it was silent
+    in its turn for too long.
+    """
 
-    def __init__(self, message: str, *, over: bool) -> None:
-        self.over = over
+    def __init__(self, message: str, *, over: bool, late: bool = False) -> None:
+        self.over, self.late = over, late
         super().__init__(message)
 
 
@@ -253,6 +255,7 @@ class Shared(Tails):
         self._idle = idle
         self._heard = 0.0
         self._turns: list[int] = []
+        self._late: set[int] = set()
         self._entered = False
         self._start: dict[str, Any] = {}
         self._before: dict[str, Any] = {}
@@ -263,7 +266,7 @@ class Shared(Tails):
         with self._changed:
             self._own.load_state_dict(copy.deepcopy(self.module.state_dict()))
             self._before = self._part.state()
-            self._turns = list(clients)
+            self._turns, self._late = list(clients), set()
             self._next()
 
     def enter(self, client: int, patience: float) -> None:
@@ -274,7 +277,7 @@ class Shared(Tails):
                 if time.monotonic() - self._heard > self._idle:
                     if self._entered:  # the device's half of these steps will not come, either
                         self._part.load(self._start)
-                    self._turns.pop(0)
+                    self._late.add(self._turns.pop(0))
                     self._next()
                 elif time.monotonic() > deadline:
                     raise TurnError(f"client {self._turns[0]} has its turn", over=False)
@@ -313,6 +316,13 @@ class Shared(Tails):
             self.module.load_state_dict(copy.deepcopy(self._own.state_dict()))
 
     def _check(self, client: int) -> None:
+        if client in self._late:
+            raise TurnError(
+                f"client {client} was silent in its turn for {self._idle:g} s and was passed over; "
+                "it can take part in another round",
+                over=True,
+                late=True,
+            )
         if not self._turns or self._turns[0] != client:
             raise TurnError(f"the turn of client {client} is over", over=True)
         self._heard = time.monotonic()
