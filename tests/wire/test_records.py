@@ -10,7 +10,15 @@ import pytest
 from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
 
 from flowerpress.compression import FormatError, LimitError, WireError
-from flowerpress.protos import RECORD, Instruction, MessageCarrier, Receipt, Status
+from flowerpress.protos import (
+    RECORD,
+    Instruction,
+    MessageCarrier,
+    Outcome,
+    Receipt,
+    Status,
+    Verdict,
+)
 from flowerpress.protos import records_pb2 as pb
 from flowerpress.protos.carrier import BLOB_STYPE
 
@@ -33,9 +41,22 @@ INSTRUCTION = Instruction(
     tensors=(0, 7),
     split=2**33,
     deadline=12.5,
+    verdict=Verdict(Outcome.CLIPPED, 0.5, "longer than most"),
+    decay=0.9,
 )
 RECEIPT = Receipt(
-    Status.REFUSED, 2, b"digest", "EncodeError", "w", "tensor 'w': NaN", bytes(8), 64e3, b"points"
+    Status.REFUSED,
+    2,
+    b"digest",
+    "EncodeError",
+    "w",
+    "tensor 'w': NaN",
+    bytes(8),
+    64e3,
+    b"points",
+    owed=0.1,
+    orphaned=2.0,
+    dropped=1e300,
 )
 
 

@@ -16,17 +16,22 @@ if TYPE_CHECKING:
     from flowerpress.protos.envelope import Kind, Update, largest_blob, pack, unpack
     from flowerpress.protos.records import RECORD, Instruction, Receipt, Status
     from flowerpress.protos.stamps import restamped
+    from flowerpress.protos.verdict import APPLIED, UNDECIDED, Outcome, Verdict
 
 __all__ = [
+    "APPLIED",
     "MAX_UPDATES",
     "RECORD",
+    "UNDECIDED",
     "Carrier",
     "Instruction",
     "Kind",
     "MessageCarrier",
+    "Outcome",
     "Receipt",
     "Status",
     "Update",
+    "Verdict",
     "join_updates",
     "largest_blob",
     "pack",
@@ -44,6 +49,7 @@ _MODULES = {
     "envelope": ("Kind", "Update", "largest_blob", "pack", "unpack"),
     "records": ("RECORD", "Instruction", "Receipt", "Status"),
     "stamps": ("restamped",),
+    "verdict": ("APPLIED", "UNDECIDED", "Outcome", "Verdict"),
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names}
 

@@ -7,6 +7,7 @@ name: the instruction's codec text goes through the same parser as a user's.
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass
 from enum import IntEnum
 from typing import Any, TypeVar
@@ -16,6 +17,7 @@ from google.protobuf.message import DecodeError
 
 from flowerpress.compression import FormatError, LimitError
 from flowerpress.protos import records_pb2 as pb
+from flowerpress.protos.verdict import UNDECIDED, Verdict
 
 __all__ = ["RECORD", "Instruction", "Receipt", "Status"]
 
@@ -25,7 +27,8 @@ _KEY = f"{RECORD}/1"  # the protocol's version
 _LARGEST = 1 << 20
 # What a client says of its own error is shown to people: both ends cut it to so many characters.
 _LONGEST_TEXT = 500
-_TEXTS = ("error", "field", "message")
+_TEXTS = ("error", "field", "message", "reason")
+_MASSES = ("owed", "orphaned", "dropped")
 
 _M = TypeVar("_M", pb.Instruction, pb.Receipt)
 
@@ -54,6 +57,9 @@ class Instruction:
     the seconds of ``deadline`` as well (0: no limit). ``settings`` asks the client to
     measure what these codecs cost on the ``tensors`` of its update (indices in the manifest), in
     blocks of rows where one has more than ``split`` elements (0: never).
+
+    ``verdict`` is on the client's last update. ``decay`` is what residuals are multiplied by each
+    round, above 0 and up to 1.
     """
 
     run: int
@@ -74,10 +80,16 @@ class Instruction:
     tensors: tuple[int, ...] = ()
     split: int = 0
     deadline: float = 0.0
+    verdict: Verdict = UNDECIDED
+    decay: float = 1.0
 
     def write(self, content: RecordDict) -> None:
         """Put the instruction into the content of a message."""
-        _write(content, pb.Instruction(**asdict(self)))
+        fields = asdict(self)
+        fields |= _cut(fields.pop("verdict"))
+        # What says nothing is left out: it is the same to who does not know these fields.
+        fields = {k: v for k, v in fields.items() if k not in ("factor", "decay") or v != 1.0}
+        _write(content, pb.Instruction(**fields))
 
     @classmethod
     def read(cls, content: RecordDict) -> Instruction | None:
@@ -89,7 +101,13 @@ class Instruction:
         record = content.get(RECORD)
         if not isinstance(record, ConfigRecord):
             return None
-        return cls(**_fields(_read(record, pb.Instruction())))
+        fields = _cut(_fields(_read(record, pb.Instruction())))
+        said = (fields.pop(name) for name in ("outcome", "factor", "reason"))
+        fields["verdict"] = Verdict.received(*said)
+        fields["decay"] = fields["decay"] or 1.0
+        if not 0.0 < fields["decay"] <= 1.0:
+            raise FormatError("decay", f"{fields['decay']} is not above 0 and up to 1")
+        return cls(**fields)
 
 
 @dataclass(frozen=True)
@@ -98,6 +116,10 @@ class Receipt:
 
     ``plan_digest`` names the plan that it holds, ``uplink_rate`` is what it believes its uplink to
     have (bits a second, 0: unknown), ``points`` is what it measured where it was asked to.
+
+    Three sums of absolute values: ``owed`` is what its residual holds, ``orphaned`` what it gave up
+    in this run because nobody can tell whether it was applied, ``dropped`` what was left out on
+    purpose (clipped, rejected, decayed).
     """
 
     status: Status
@@ -109,6 +131,9 @@ class Receipt:
     plan_digest: bytes = b""
     uplink_rate: float = 0.0
     points: bytes = b""
+    owed: float = 0.0
+    orphaned: float = 0.0
+    dropped: float = 0.0
 
     def write(self, content: RecordDict) -> None:
         """Put the receipt into the content of a reply."""
@@ -128,6 +153,9 @@ class Receipt:
         if fields["status"] not in list(Status):
             raise FormatError("receipt.status", f"unknown status {fields['status']}")
         fields["status"] = Status(fields["status"])
+        for name in _MASSES:
+            if not 0.0 <= fields[name] < math.inf:
+                raise FormatError(f"receipt.{name}", f"{fields[name]} is no sum of magnitudes")
         return cls(**_cut(fields))
 
 

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from flowerpress.compression import ConfigError
 from flowerpress.protos import Carrier, Instruction, join_updates, to_numpy
 from flowerpress.server.broadcast import Broadcast, Packed
+from flowerpress.server.intake import Intake
 from flowerpress.server.meter import Meter
 from flowerpress.server.rates import RateControl
 
@@ -61,6 +62,8 @@ class Downlink:
         carrier: how blobs travel.
         meter: counts what is sent.
         seed: root of the clients' stochastic codecs.
+        intake: the watermarks and verdicts that clients are told.
+        decay: by what clients multiply their residuals each round.
 
     Attributes:
         phase: the phase under way.
@@ -68,7 +71,14 @@ class Downlink:
     """
 
     def __init__(
-        self, broadcast: Broadcast, rates: RateControl, carrier: Carrier, meter: Meter, seed: int
+        self,
+        broadcast: Broadcast,
+        rates: RateControl,
+        carrier: Carrier,
+        meter: Meter,
+        seed: int,
+        intake: Intake,
+        decay: float = 1.0,
     ) -> None:
         self.phase = Phase()
         self.versions: dict[int, int] = {}
@@ -77,21 +87,15 @@ class Downlink:
         self._carrier = carrier
         self._meter = meter
         self._seed = seed
+        self._intake = intake
+        self._decay = decay
 
-    def address(
-        self,
-        server_round: int,
-        messages: list[Message],
-        watermarks: Mapping[int, int],
-        *,
-        train: bool,
-    ) -> list[Message]:
+    def address(self, server_round: int, messages: list[Message], *, train: bool) -> list[Message]:
         """Begin a phase: replace the model in each message by what its client lacks.
 
         Args:
             server_round: from 1.
             messages: the strategy's, with one model for all.
-            watermarks: node -> the last sequence number that counted.
             train: whether clients are to send updates.
 
         Raises:
@@ -111,9 +115,9 @@ class Downlink:
         self._broadcast.publish(server_round, model)
         self.phase = Phase(server_round, key, model, train=train)
         self._rates.begin(server_round, self._broadcast.manifest, model)
-        return [self.send(message, watermarks) for message in messages]
+        return [self.send(message) for message in messages]
 
-    def send(self, message: Message, watermarks: Mapping[int, int]) -> Message:
+    def send(self, message: Message) -> Message:
         """Fill one message of the phase under way, and count it."""
         node = message.metadata.dst_node_id
         broadcast, phase = self._broadcast, self.phase
@@ -133,10 +137,12 @@ class Downlink:
             version=broadcast.version,
             held=parcel.start,
             digest=broadcast.digest,
-            watermark=watermarks.get(node, 0),
+            watermark=self._intake.watermarks.get(node, 0),
             arrays=phase.key,
             carrier=self._carrier.name,
             seed=self._seed,
+            verdict=self._intake.verdicts.of(node),
+            decay=self._decay,
             **vars(terms),
         ).write(content)
         self._meter.of(phase.number).downlink.record(
@@ -149,7 +155,7 @@ class Downlink:
         phase.messages[node] = message
         return message
 
-    def send_whole(self, asked: Message, watermarks: Mapping[int, int]) -> Message:
+    def send_whole(self, asked: Message) -> Message:
         """Return a message in place of ``asked``, for a client that turned out to hold no model."""
         metadata = asked.metadata
         self.versions[metadata.dst_node_id] = 0
@@ -159,4 +165,4 @@ class Downlink:
             metadata.message_type,
             group_id=metadata.group_id,
         )
-        return self.send(message, watermarks)
+        return self.send(message)

@@ -19,7 +19,8 @@ from flowerpress.compression import (
     WireError,
     decode_frames,
 )
-from flowerpress.protos import Carrier, Kind, Update, largest_blob, unpack
+from flowerpress.protos import APPLIED, Carrier, Kind, Update, Verdict, largest_blob, unpack
+from flowerpress.server.verdicts import Verdicts
 
 __all__ = ["ClientRefusedError", "Intake", "Received", "Rejection", "weight_of"]
 
@@ -68,12 +69,15 @@ class Intake:
     came to nothing is forgotten; clients are told the old watermark and send that mass again.
 
     Attributes:
-        watermarks: client -> sequence number of its last update that is in the model.
+        watermarks: client -> sequence number of its last update that is settled: in the model, or
+            rejected for good.
+        verdicts: what became of each client's last one.
     """
 
     def __init__(self, run: int, carrier: Carrier, limits: Limits) -> None:
         self.watermarks: dict[int, int] = {}
-        self._staged: dict[int, int] = {}
+        self.verdicts = Verdicts()
+        self._staged: dict[int, tuple[int, Verdict, float]] = {}
         self._run = run
         self._carrier = carrier
         self._limits = limits
@@ -82,9 +86,18 @@ class Intake:
         """Forget what was staged: a new round begins."""
         self._staged = {}
 
-    def stage(self, client: int, sequence: int) -> None:
-        """Note that an update is to count once this round's model is taken."""
-        self._staged[client] = sequence
+    def stage(
+        self, client: int, sequence: int, verdict: Verdict = APPLIED, mass: float = 0.0
+    ) -> None:
+        """Note what is to become of an update once this round's model is taken.
+
+        Args:
+            client: the node.
+            sequence: the update's number.
+            verdict: applied, clipped or rejected. Either way its client has it behind it.
+            mass: the sum of absolute values of the update, where a part of it does not count.
+        """
+        self._staged[client] = (sequence, verdict, mass)
 
     def unstage(self, client: int) -> None:
         """Note that a client's update is not in the model after all."""
@@ -92,7 +105,15 @@ class Intake:
 
     def commit(self) -> None:
         """Move the watermarks to what was staged: the model that holds it was taken."""
-        self.watermarks.update(self._staged)
+        for client, (sequence, verdict, mass) in self._staged.items():
+            self.watermarks[client] = sequence
+            self.verdicts.give(client, sequence, verdict, mass)
+        self._staged = {}
+
+    def discard(self) -> None:
+        """Forget what was staged: the round came to nothing, and clients will send it again."""
+        for client in self._staged:
+            self.verdicts.not_counted(client, "the round came to nothing")
         self._staged = {}
 
     def blob(self, reply: Message, key: str, manifest: Manifest) -> bytes:
@@ -124,7 +145,7 @@ class Intake:
         ):
             if found != due:
                 raise SequenceError(field, "the update belongs to another one")
-        if update.sequence <= max(self.watermarks.get(client, 0), self._staged.get(client, 0)):
+        if client in self._staged or update.sequence <= self.watermarks.get(client, 0):
             raise SequenceError("sequence", f"{update.sequence} was applied before")
         if len(update.frames) != len(manifest):
             raise FormatError("length", f"{len(update.frames)} frames for {len(manifest)} tensors")

@@ -39,6 +39,10 @@ class LeftOut:
         """Return how many clients were left out of a round."""
         return len({r.node for r in self.rejections if r.round == server_round})
 
+    def reasons(self, server_round: int) -> dict[int, str]:
+        """Return why clients were left out of a round, by node."""
+        return {r.node: r.message for r in self.rejections if r.round == server_round}
+
     def refuse(self, server_round: int, node: int, error: WireError) -> None:
         """Note a client whose reply did not pass."""
         name = error.name if isinstance(error, ClientRefusedError) else type(error).__name__

@@ -42,6 +42,7 @@ from flowerpress.server.rates import RateControl
 from flowerpress.server.replies import drop_arrays, one_reply
 from flowerpress.server.streaming import StreamingGrid
 from flowerpress.server.uplink import Uplink
+from flowerpress.server.verdicts import Verdicts
 
 __all__ = ["Pressed"]
 
@@ -77,6 +78,8 @@ class Pressed(Strategy):
         run_id: identity that binds updates to this run, from 0 to 2**64 - 1; None: random.
         seed: root of the generators of stochastic codecs, from 0 to 2**64 - 1; None: random.
         limits: the server's caps on what is received.
+        decay: by what clients multiply, each round, what their codecs have not sent yet; above 0,
+            1 keeps all of it. See docs/journal.md.
 
     Attributes:
         meter: bytes sent, by round, direction, client and tensor.
@@ -95,6 +98,7 @@ class Pressed(Strategy):
         run_id: int | None = None,
         seed: int | None = None,
         limits: Limits = DEFAULT_LIMITS,
+        decay: float = 1.0,
     ) -> None:
         self.inner = inner
         self.uplink = _called(uplink)
@@ -118,7 +122,11 @@ class Pressed(Strategy):
             keep_change=self._up.uses_reference,
         )
         self._intake = Intake(run, carrier, limits)
-        self._downlink = Downlink(self._broadcast, self._rates, carrier, self.meter, self._seed)
+        if not 0.0 < decay <= 1.0:
+            raise ConfigError(f"decay is {decay}; it must be above 0 and up to 1 (no decay)")
+        self._downlink = Downlink(
+            self._broadcast, self._rates, carrier, self.meter, self._seed, self._intake, decay
+        )
         self._left_out = LeftOut()
         self._uplink = Uplink(
             self._broadcast, self._intake, self._rates, self._downlink, self._left_out, self.meter
@@ -155,6 +163,11 @@ class Pressed(Strategy):
         return self._left_out.rejections
 
     @property
+    def verdicts(self) -> Verdicts:
+        """What became of each client's updates, and what they still owe."""
+        return self._intake.verdicts
+
+    @property
     def plan_in_force(self) -> dict[str, str] | None:
         """The codec of each tensor of updates, or None where one preset codes them all."""
         return self._rates.plan_in_force
@@ -175,8 +188,7 @@ class Pressed(Strategy):
         """Let the inner strategy choose clients, and give each the bytes that it lacks."""
         self._grid = grid
         messages = self.inner.configure_train(server_round, arrays, config, grid)
-        watermarks = self._intake.watermarks
-        return self._downlink.address(server_round, list(messages), watermarks, train=True)
+        return self._downlink.address(server_round, list(messages), train=True)
 
     def configure_evaluate(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
@@ -184,8 +196,7 @@ class Pressed(Strategy):
         """Let the inner strategy choose clients, and give each the bytes that it lacks."""
         self._grid = grid
         messages = self.inner.configure_evaluate(server_round, arrays, config, grid)
-        watermarks = self._intake.watermarks
-        return self._downlink.address(server_round, list(messages), watermarks, train=False)
+        return self._downlink.address(server_round, list(messages), train=False)
 
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]
@@ -193,7 +204,11 @@ class Pressed(Strategy):
         """Check, decode and aggregate updates; None where no client's update counted."""
         self._intake.begin()
         arrays, metrics = self._aggregate(server_round, replies)
-        if arrays is not None:
+        for node, reason in self._left_out.reasons(server_round).items():
+            self._intake.verdicts.not_counted(node, reason)
+        if arrays is None:
+            self._intake.discard()
+        else:
             self._intake.commit()
         return arrays, metrics
 

@@ -59,7 +59,7 @@ class Uplink:
         for reply in replies:
             asked = phase.messages.pop(reply.metadata.src_node_id, None)
             if asked is not None and lost_its_model(reply):
-                again.append(self._downlink.send_whole(asked, self._intake.watermarks))
+                again.append(self._downlink.send_whole(asked))
             else:
                 yield self._noted(reply)
         for reply in ask(again) if again else ():
@@ -115,6 +115,7 @@ class Uplink:
         """Note the version that the client holds; raise what it says went wrong."""
         node, versions = reply.metadata.src_node_id, self._downlink.versions
         receipt = Receipt.read(reply.content)
+        self._intake.verdicts.note(node, receipt, self._downlink.phase.number)
         if receipt.version == self._broadcast.version and receipt.digest == self._broadcast.digest:
             versions[node] = receipt.version
         elif receipt.status is not Status.OK:

@@ -1,0 +1,126 @@
+"""What became of updates: told once it is certain, counted, and kept over a restart."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import pytest
+from flwr.app import ConfigRecord, RecordDict
+
+from flowerpress.compression import ConfigError, FormatError, Limits
+from flowerpress.protos import (
+    APPLIED,
+    RECORD,
+    UNDECIDED,
+    Instruction,
+    MessageCarrier,
+    Outcome,
+    Receipt,
+    Status,
+    Verdict,
+)
+from flowerpress.protos import records_pb2 as pb
+from flowerpress.server.intake import Intake
+from flowerpress.server.verdicts import Account, Verdicts
+
+CLIPPED = Verdict(Outcome.CLIPPED, 0.25)
+REJECTED = Verdict(Outcome.REJECTED, reason="farther from the others than any of them")
+
+
+def read(message: pb.Instruction | pb.Receipt) -> RecordDict:
+    return RecordDict({RECORD: ConfigRecord({"flowerpress/1": message.SerializeToString()})})
+
+
+def intake() -> Intake:
+    return Intake(1, MessageCarrier(), Limits())
+
+
+def test_a_verdict_is_given_when_the_model_was_taken() -> None:
+    desk = intake()
+    desk.begin()
+    desk.stage(7, 3)
+    desk.stage(8, 5, CLIPPED, mass=8.0)
+    desk.stage(9, 2, REJECTED, mass=4.0)
+    assert [desk.verdicts.of(client) for client in (7, 8, 9)] == [UNDECIDED] * 3
+    desk.commit()
+    assert [desk.verdicts.of(client) for client in (7, 8, 9)] == [APPLIED, CLIPPED, REJECTED]
+    # A rejected update is settled: the client need not send it again.
+    assert desk.watermarks == {7: 3, 8: 5, 9: 2}
+    accounts = desk.verdicts.accounts
+    assert (accounts[7].applied, accounts[7].sequence, accounts[7].dropped) == (1, 3, 0.0)
+    assert (accounts[8].applied, accounts[8].dropped, accounts[8].dropped_updates) == (1, 6.0, 1)
+    assert (accounts[9].applied, accounts[9].dropped, accounts[9].dropped_updates) == (0, 4.0, 1)
+    assert desk.verdicts.dropped == 10.0
+
+
+def test_a_round_that_came_to_nothing_settles_nothing() -> None:
+    desk = intake()
+    desk.begin()
+    desk.stage(7, 3, CLIPPED, mass=8.0)
+    desk.discard()
+    assert desk.watermarks == {}
+    assert desk.verdicts.of(7) == Verdict(Outcome.NOT_COUNTED, reason="the round came to nothing")
+    assert desk.verdicts.dropped == 0.0
+
+
+def test_orphans_are_what_was_given_up_and_what_absent_clients_owe() -> None:
+    verdicts = Verdicts()
+    verdicts.note(7, Receipt(Status.OK, 1, owed=2.0, orphaned=1.0), 1)
+    verdicts.note(8, Receipt(Status.OK, 1, owed=4.0), 1)
+    verdicts.note(8, Receipt(Status.OK, 2, owed=8.0), 2)
+    assert verdicts.orphaned([7, 8]) == 1.0
+    assert verdicts.orphaned([7]) == 9.0
+    assert verdicts.orphaned([]) == 11.0
+    assert verdicts.accounts[8].last_round == 2
+
+
+def test_books_survive_as_json() -> None:
+    verdicts = Verdicts()
+    verdicts.give(2**63, 4, CLIPPED, mass=3.0)
+    verdicts.not_counted(5, "late")
+    verdicts.note(5, Receipt(Status.OK, 1, owed=0.1), 3)
+    again = Verdicts()
+    again.restore(json.loads(json.dumps(verdicts.facts())))
+    assert again.accounts == verdicts.accounts
+    assert again.accounts[5] == Account(owed=0.1, last_round=3)
+    assert [again.of(client) for client in (2**63, 5, 6)] == [
+        CLIPPED,
+        Verdict(Outcome.NOT_COUNTED, reason="late"),
+        UNDECIDED,
+    ]
+
+
+@pytest.mark.parametrize("verdict", [UNDECIDED, APPLIED, CLIPPED, REJECTED])
+def test_which_verdicts_settle_and_what_they_cost(verdict: Verdict) -> None:
+    assert verdict.settles == (verdict is not UNDECIDED)
+    assert verdict.lost == {CLIPPED: 0.75, REJECTED: 1.0}.get(verdict, 0.0)
+
+
+@pytest.mark.parametrize("factor", [-0.1, 1.1, math.nan, math.inf])
+def test_nobody_clips_by_such_a_factor(factor: float) -> None:
+    with pytest.raises(ConfigError, match="cannot be clipped by"):
+        Verdict(Outcome.CLIPPED, factor)
+    hostile = pb.Instruction(outcome=pb.Instruction.CLIPPED, factor=factor)
+    with pytest.raises(FormatError, match="factor"):
+        Instruction.read(read(hostile))
+
+
+def test_what_a_hostile_server_says_of_an_update() -> None:
+    with pytest.raises(FormatError, match="outcome: unknown outcome 9"):
+        Instruction.read(read(pb.Instruction(outcome=9)))  # type: ignore[arg-type]
+    for decay in (-0.5, 1.5, math.nan):
+        with pytest.raises(FormatError, match="decay"):
+            Instruction.read(read(pb.Instruction(decay=decay)))
+    told = Instruction.read(read(pb.Instruction(reason="r" * 5000)))
+    assert told is not None
+    assert len(told.verdict.reason) == 500
+    assert (told.verdict.outcome, told.decay) == (Outcome.UNDECIDED, 1.0)
+
+
+@pytest.mark.parametrize("field", ["owed", "orphaned", "dropped"])
+@pytest.mark.parametrize("value", [-1.0, math.nan, math.inf])
+def test_what_a_hostile_client_says_of_its_books(field: str, value: float) -> None:
+    message = pb.Receipt(status=pb.Receipt.OK, **{field: value})  # type: ignore[arg-type]
+    with pytest.raises(FormatError, match=f"receipt.{field}"):
+        Receipt.read(read(message))
