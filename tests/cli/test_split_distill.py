@@ -62,3 +62,10 @@ def test_a_place_that_is_none(tmp_path: Path) -> None:
     config = SimulationConfig(task="digits")
     with pytest.raises(ConfigError, match="unknown part of the network"):
         distil(Distillation(config, "pol", "plain", teacher_epochs=1), tmp_path)
+
+
+def test_another_engine_is_refused(tmp_path: Path) -> None:
+    config = SimulationConfig(task="digits", engine="ray")
+    with pytest.raises(ConfigError, match="--workers"):
+        distil(wanted(config=config, federated=True), tmp_path)
+    assert not list(tmp_path.iterdir())

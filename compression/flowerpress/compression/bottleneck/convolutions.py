@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 
-from torch import nn
+from torch import Tensor, nn
 
 from flowerpress.compression.errors import ConfigError
 
@@ -83,9 +83,19 @@ def halves(
 def rectified(channels: int) -> nn.Module:
     """Return a normalization over groups of channels and a ReLU.
 
-    Over groups, since averages over the batches of unlike clients describe none of them.
+    Over groups, since averages over the batches of unlike clients describe none of them; in a
+    sequence each position by itself, since others may lie in its future.
     """
-    return nn.Sequential(nn.GroupNorm(math.gcd(channels, 4), channels), nn.ReLU())
+    return nn.Sequential(_Groups(math.gcd(channels, 4), channels), nn.ReLU())
+
+
+class _Groups(nn.GroupNorm):
+    def forward(self, features: Tensor) -> Tensor:
+        """Normalize images (B, C, H, W), or each position of (B, C, T)."""
+        if features.dim() != 3:
+            return super().forward(features)
+        rows = features.transpose(1, 2)
+        return super().forward(rows.flatten(0, 1)).view(rows.shape).transpose(1, 2)
 
 
 def _halvings(shape: tuple[int, ...], out_shape: tuple[int, ...]) -> int:

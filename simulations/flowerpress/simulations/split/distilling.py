@@ -64,11 +64,16 @@ def distil(wanted: Distillation, folder: Path, progress: Tick | None = None) -> 
     from its last epoch.
 
     Raises:
-        ConfigError: task, teacher, place or bottleneck cannot be used, or the folder holds
-            another distillation.
+        ConfigError: task, teacher, place or bottleneck cannot be used, the engine is not
+            ``inline``, or the folder holds another distillation.
         EngineError: no client could do its part.
     """
     config = wanted.config
+    if config.engine != "inline":
+        raise ConfigError(
+            f"engine = {config.engine!r}: a distillation runs in this process and, with clients, "
+            "in as many more as --workers says; leave the engine out"
+        )
     loaded = load(config)
     task = loaded.task
     torch.set_num_threads(config.threads)
