@@ -53,6 +53,48 @@ def test_same_gives_everyone_the_same() -> None:
     assert set(links.links) == {Link(1e6, 8e6, 0.05, 1.5)}
 
 
+PROFILES = {"lte": (6e6, 13e6, 0.07), "3g": (768e3, 1.6e6, 0.3), "wifi": (5e6, 20e6, 0.004)}
+
+
+@pytest.mark.parametrize("name", PROFILES)
+def test_a_profile_spreads_clients_around_its_middle(name: str) -> None:
+    up, down, latency = PROFILES[name]
+    assert set(read_links(f"{name}(spread=0)", 3, 0).links) == {Link(up, down, latency)}
+    links = read_links(f"{name}(compute=2)", 4001, 5)
+    assert links == read_links(f"{name}(compute=2)", 4001, 5) != read_links(name, 4001, 6)
+    factors = sorted(link.uplink / up for link in links.links)
+    for part, expected in ((0.1587, math.exp(-0.5)), (0.5, 1.0), (0.8413, math.exp(0.5))):
+        assert factors[int(part * 4001)] == pytest.approx(expected, rel=0.06)
+    assert math.exp(-1.51) <= factors[0] <= factors[-1] <= math.exp(1.51)
+    for link in links.links:
+        assert link.downlink / link.uplink == pytest.approx(down / up)
+        assert link.latency * link.uplink == pytest.approx(latency * up)
+        assert link.compute == 2
+
+
+def test_a_profile_takes_other_numbers() -> None:
+    link = read_links("3g(up=64k,down=256k,latency=0.6,spread=0)", 1, 0)[0]
+    assert link == Link(64e3, 256e3, 0.6)
+
+
+def test_lorawan_has_its_data_rates() -> None:
+    links = read_links("lorawan(duty=1)", 600, 3)
+    rates = [link.uplink for link in links.links]
+    assert set(rates) == {250, 440, 980, 1760, 3125, 5470}
+    assert all(70 < rates.count(rate) < 130 for rate in set(rates))
+    for link, rare in zip(links.links, read_links("lorawan", 600, 3).links, strict=True):
+        assert rare == Link(link.uplink / 100, link.uplink / 100, 1.0)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["lte(spread=3)", "3g(spread=-1)", "wifi(up=fast)", "lorawan(duty=0)", "lte(latency=-1)"],
+)
+def test_profiles_refuse_what_no_link_has(text: str) -> None:
+    with pytest.raises(ConfigError, match=r"must be (from|bits)"):
+        read_links(text, 3, 0)
+
+
 def test_files_give_each_client_its_own(tmp_path: Path) -> None:
     (tmp_path / "a.json").write_text('[64000, "1M", 2.5e6]')
     assert read_links(str(tmp_path / "a.json"), 3, 0).links == (

@@ -146,7 +146,7 @@ class SimulationConfig(BaseModel):
     links: str | None = Field(
         default=None,
         min_length=1,
-        description="simulated links, such as loguniform(low=64k,high=20M), or a file",
+        description="simulated links, such as 3g or loguniform(low=64k,high=20M), or a file",
     )
     deadline: float | None = Field(
         default=None, gt=0, description="seconds of simulated time for a round, above 0"

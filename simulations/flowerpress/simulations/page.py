@@ -17,6 +17,7 @@ __all__ = [
     "paragraph",
     "preformatted",
     "section",
+    "side_by_side",
     "table",
     "tiles",
 ]
@@ -44,6 +45,8 @@ p { margin: .3rem 0; } .lead, .note { color: var(--muted); } .warn { color: var(
 .tile b { display: block; font-size: 1.4rem; font-weight: 650; line-height: 1.3;
   font-variant-numeric: tabular-nums; }
 .tile span { color: var(--muted); font-size: .86rem; display: block; }
+.pair { display: grid; column-gap: 1.5rem;
+  grid-template-columns: repeat(auto-fit, minmax(min(26rem, 100%), 1fr)); }
 figure { margin: 1.8rem 0 0; } .plot, .plot svg { display: block; width: 100%; height: auto; }
 .scroll { overflow: auto; max-height: 34rem; border: 1px solid var(--line); border-radius: .5rem; }
 table { border-collapse: collapse; width: 100%; font-size: .88rem;
@@ -114,6 +117,11 @@ def figure(markup: str, caption: str) -> str:
     """Return a picture; ``markup`` is trusted, ``caption`` is for those who cannot see it."""
     labelled = markup.replace("<svg ", f'<svg aria-label="{_text(caption)}" ', 1)
     return f"<figure>{labelled}</figure>"
+
+
+def side_by_side(figures: Sequence[str]) -> str:
+    """Return pictures that belong together, beside each other where the window is wide enough."""
+    return f'<div class="pair">{"".join(figures)}</div>' if len(figures) > 1 else "".join(figures)
 
 
 def table(

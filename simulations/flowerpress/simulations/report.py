@@ -38,6 +38,9 @@ __all__ = ["write_comparison", "write_report"]
 _MOST_LEFT_OUT = 500
 """More refused updates than these would only make the page heavy; ``rounds.jsonl`` has them all."""
 
+_PAIR = ("accuracy_bytes", "accuracy_time")
+"""What accuracy costs: in bytes, and in time where links are simulated."""
+
 _RUNS_COLUMNS = (
     "Codec",
     "Seed",
@@ -60,20 +63,21 @@ def write_report(folder: Path | str, *, plots: bool = True) -> Path:
     readable run.
     """
     run = read_run(folder)
-    figures: list[str] = []
+    figures: dict[str, str] = {}
     with drawing():
         for name, (caption, draw) in PLOTS.items():
             made = draw(run)
             if made is not None:
                 if plots:
                     save_png(made, run.folder / f"{name}.png")
-                figures.append(page.figure(svg(made, name), caption))
+                figures[name] = page.figure(svg(made, name), caption)
     summary = run.summary
     missing = "" if figures else page.paragraph("No round has been evaluated or measured yet.")
     body = [
         _tiles(run),
         *[page.paragraph(note, "warn") for note in run.notes],
-        *figures,
+        page.side_by_side([figures.pop(name) for name in _PAIR if name in figures]),
+        *figures.values(),
         missing,
         page.section("Updates left out", _left_out(run)),
         page.section("Rounds", page.table(*told(RUN_COLUMNS, [run_cells(r) for r in run.records]))),
@@ -122,7 +126,7 @@ def write_comparison(folder: Path | str, runs: Sequence[Run], *, command: str = 
     )
     body = [
         *[page.paragraph(note, "warn") for run in runs for note in run.notes],
-        *pictures,
+        page.side_by_side(pictures),
         page.section(
             "Codecs",
             page.table(

@@ -24,7 +24,7 @@ def proxy(
     ],
     link: Annotated[
         str, typer.Option(help="Rates and latency, written as the links of simulate are.")
-    ] = "same(rate=1M,down=10M,latency=0.05)",
+    ] = "3g",
     listen: Annotated[
         str, typer.Option(help="host:port to listen on; port 0 takes a free one.")
     ] = "127.0.0.1:0",
@@ -43,8 +43,7 @@ def proxy(
     link, as the connections of one device do. Nothing is decrypted, and no right of an
     administrator is needed.
 
-    Example: flowerpress proxy 127.0.0.1:8000 --link 'same(rate=64k,down=256k,latency=0.2)'
-    --cut-every 30s --seed 1
+    Example: flowerpress proxy 127.0.0.1:8000 --link 3g --cut-every 30s --seed 1
     """
     import signal
     import threading
