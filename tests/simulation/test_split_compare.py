@@ -12,8 +12,10 @@ import pytest
 import torch
 
 from flowerpress.compression.errors import ConfigError
+from flowerpress.simulations.links import Link
 from flowerpress.simulations.split.asked import METHODS, Inference
 from flowerpress.simulations.split.curve import Point, bytes_at, means, read_points
+from flowerpress.simulations.split.curve_cost import cost_cells, works
 from flowerpress.simulations.split.curve_report import (
     LOSSES,
     at_equal_accuracy,
@@ -250,9 +252,38 @@ def test_means_are_over_seeds() -> None:
     assert mean.bytes_each == 100.5
 
 
-def test_a_page_shows_every_point(measured: tuple[Path, list[Point]]) -> None:
+LINK = Link(uplink=1e6, downlink=1e7, latency=0.05)
+
+
+def test_work_is_where_the_layers_are(measured: tuple[Path, list[Point]], data: Data) -> None:
+    points = measured[1]
+    found = works(Digits(), data, SMALL, {point.key for point in points})
+    assert found.keys() == {point.key for point in points}
+    whole = found["teacher", "input"]
+    assert whole == found["webp", "quality 10"]
+    assert whole.device == 0
+    assert whole.answer == 4 * 10
+    raw = found["features", "none"]
+    assert raw.device + raw.server == whole.server
+    for channels in (1, 2):
+        # What a bottleneck computes comes on top, on both sides.
+        text = f"reduction(channels={channels},bits=8)"
+        (own,) = works(Digits(), data, SMALL, [("reduction", text)]).values()
+        assert own.device > raw.device
+        assert own.server > raw.server
+    mean = means([point for point in points if point.key == ("features", "none")])
+    (cells,) = cost_cells(mean, found, LINK)
+    bits = 8 * mean[0].bytes_alone / 1e6 + 8 * 40 / 1e7
+    seconds = bits + 0.05 + raw.device / 1.1e11 + raw.server / 1e12
+    assert cells[5] == f"{1e3 * seconds:,.2f}"
+
+
+def test_a_page_shows_every_point(measured: tuple[Path, list[Point]], data: Data) -> None:
     folder, points = measured
-    page = write_curve_report(folder, "digits").read_text()
+    work = works(Digits(), data, SMALL, {point.key for point in points})
+    page = write_curve_report(folder, "digits", work, LINK, "a slow link").read_text()
+    assert "estimated mJ" in page
+    assert "over a slow link" in page
     assert page.count("<svg") == 2
     for point in points:
         assert point.setting in page
@@ -260,7 +291,7 @@ def test_a_page_shows_every_point(measured: tuple[Path, list[Point]]) -> None:
         assert (folder / name).read_bytes().startswith(b"\x89PNG")
     assert len(read_points(folder / "points.csv")) == len(points)
     with pytest.raises(ConfigError, match="holds no points"):
-        write_curve_report(folder / "nothing", "digits")
+        write_curve_report(folder / "nothing", "digits", work, LINK, "a slow link")
 
 
 def test_a_row_that_was_cut_off_is_measured_again(tmp_path: Path) -> None:

@@ -69,6 +69,9 @@ def split_compare(
     examples: Annotated[
         int | None, typer.Option(min=1, help="At most so many to learn from (default: all).")
     ] = None,
+    link: Annotated[
+        str, typer.Option(help="A link to estimate times and energy for; see simulate --help.")
+    ] = "same(rate=1M,down=10M,latency=0.05)",
     threads: Annotated[int, typer.Option(min=1, help="Of torch.")] = 1,
     out: Annotated[
         Path, typer.Option(help="Folder of the comparison; one that was stopped goes on there.")
@@ -77,7 +80,8 @@ def split_compare(
     """Measure what accuracy how many bytes buy: learned bottlenecks, simple ones, and pictures.
 
     A teacher is trained for each seed, every method learns from it for as long, and everything is
-    really coded and decoded. The folder gets a row for each point, a picture and a page.
+    really coded and decoded. The folder gets a row for each point, pictures and a page, which also
+    estimates what a small device would need in time and energy.
 
     Stop it with Ctrl-C at any time: the same command goes on from the last epoch. Seeds may be
     measured by several commands at once, in the same folder.
@@ -91,8 +95,10 @@ def split_compare(
 
     from flowerpress.simulations.engines.errors import StoppedError
     from flowerpress.simulations.fitted import Column, FittedTable
+    from flowerpress.simulations.links import read_links
     from flowerpress.simulations.split.asked import METHODS, Inference
     from flowerpress.simulations.split.curve import Point
+    from flowerpress.simulations.split.curve_cost import works
     from flowerpress.simulations.split.curve_report import (
         LOSSES,
         equal_cells,
@@ -126,6 +132,7 @@ def split_compare(
         examples=examples,
         schooling=schooling,
     )
+    way = read_links(link, 1, 0)[0]
     torch.set_num_threads(threads)
     made = load_task(task or "digits", data)
     loaded = made.load()
@@ -151,11 +158,14 @@ def split_compare(
             measure_seed(made, loaded, wanted, seed, out, tick=training, said=said)
     except KeyboardInterrupt:
         raise StoppedError(out) from None
-    page = write_curve_report(out, f"{made.name}: accuracy against bytes across the cut")
+    points = gathered_points(out)
+    work = works(made, loaded, wanted, {point.key for point in points})
+    title = f"{made.name}: accuracy against bytes across the cut"
+    page = write_curve_report(out, title, work, way, link)
     console = Console()
     columns = [Column("bytes at accuracy", text=True)]
     columns += [Column(f"-{percent(loss)}", drop=-index) for index, loss in enumerate(LOSSES)]
-    console.print(FittedTable(columns, equal_cells(gathered_points(out), alone=False)))
+    console.print(FittedTable(columns, equal_cells(points, alone=False)))
     console.print(f"Report: {page}", soft_wrap=True, markup=False, highlight=False)
 
 

@@ -82,6 +82,15 @@ class Inference:
         if len(set(self.betas)) < len(self.betas):
             raise ConfigError("a beta stands twice")
 
+    @property
+    def learned(self) -> str:
+        """The learned bottleneck, as ``bottleneck()`` takes it."""
+        return f"entropic(channels={self.channels})"
+
+    def behind(self, task: Task) -> str:
+        """Return the part of the task's network behind which untrained bottlenecks stand."""
+        return (self.at or task.cut_at or "").rpartition("-")[2]
+
     def settings(self, beta: float = 0.0) -> DistillSettings:
         """Return how a student is distilled, in three stages."""
         return replace(self.alone(beta), epochs_stage3=self.joint_epochs)

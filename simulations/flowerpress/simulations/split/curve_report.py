@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
 
@@ -26,8 +26,10 @@ from flowerpress.simulations.canvas import (
     svg,
 )
 from flowerpress.simulations.labels import right_labels
+from flowerpress.simulations.links import Link
 from flowerpress.simulations.split.asked import METHODS
 from flowerpress.simulations.split.curve import Mean, Point, bytes_at, means, read_points
+from flowerpress.simulations.split.curve_cost import COST_COLUMNS, Work, cost_cells
 from flowerpress.simulations.split.inference import POINTS
 from flowerpress.simulations.tables import human_ratio, percent
 
@@ -146,8 +148,16 @@ def curve_figure(points: Sequence[Point], title: str, *, alone: bool = False) ->
     return figure
 
 
-def write_curve_report(folder: Path, title: str) -> Path:
+def write_curve_report(
+    folder: Path, title: str, work: Mapping[tuple[str, str], Work], link: Link, link_text: str
+) -> Path:
     """Write ``report.html``, ``curve.png``, ``alone.png`` and ``points.csv``; return the page.
+
+    Args:
+        folder: of the comparison.
+        title: of pictures and page.
+        work: of each method and setting, for the estimates.
+        link: over which an example is sent in them, and how it is called.
 
     Raises:
         ConfigError: there are no points, or the files cannot be written.
@@ -182,6 +192,17 @@ def write_curve_report(folder: Path, title: str) -> Path:
                 ),
                 pictures[1],
                 _equal(points, alone=True),
+            ),
+            page.section(
+                "Time and energy of a device: estimates",
+                page.paragraph(
+                    f"Nothing of this was measured but the multiply-adds: an example by itself on "
+                    f"a Jetson TX2 over {link_text}, and the server's answer; without envelopes, "
+                    "and without the work of writing pictures."
+                ),
+                page.table(
+                    COST_COLUMNS, cost_cells(means(points), work, link), text=(0, 1), name=0
+                ),
             ),
             page.section("All points", _all(points)),
             page.section("Methods", page.definitions(METHODS)),

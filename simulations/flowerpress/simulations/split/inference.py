@@ -172,8 +172,8 @@ class _Run:
 
     def _untrained(self, teacher: nn.Module) -> Iterator[Row]:
         """Features as they are, in fewer bits: behind the part at which bottlenecks end."""
-        at = (self.wanted.at or self.task.cut_at or "").rpartition("-")[2]
         wanted = self.wanted
+        at = wanted.behind(self.task)
         for text in ("int8", "fp16", "none"):
             if self._due("features", text):
                 taught = lesson(self.task, self.data, teacher, at, "none")
@@ -198,7 +198,7 @@ class _Run:
 
     def _entropic(self, teacher: nn.Module) -> Iterator[Row]:
         wanted = self.wanted
-        text = f"entropic(channels={wanted.channels})"
+        text = wanted.learned
         if not any(self._due("entropic", f"beta {beta:g}") for beta in wanted.betas):
             return
         first = self._student(teacher, text, "entropic", wanted.alone(wanted.betas[0]))
