@@ -133,7 +133,8 @@ def apply(
     arrays: dict[str, NDArray[Any]] | None = None
     digest = b""
     if instruction.held:
-        if held is None or held.version < instruction.held:
+        # One that is ahead serves a server that went back to an earlier state of itself.
+        if held is None or not instruction.held <= held.version <= instruction.version:
             return None
         digest = held.digest
         if blob is None and digest == instruction.digest:

@@ -22,6 +22,7 @@ from flowerpress.compression import (
     EncodeError,
     Frame,
     Manifest,
+    ManifestError,
     Preset,
     apply_frames,
     difference,
@@ -30,6 +31,8 @@ from flowerpress.compression import (
     warmth,
 )
 from flowerpress.protos import MAX_UPDATES, Kind, Update, pack
+from flowerpress.protos.store import Snapshot
+from flowerpress.server.snapshots import joined, manifest_of, pack_manifest, part
 
 __all__ = ["Broadcast", "Packed"]
 
@@ -143,6 +146,52 @@ class Broadcast:
         except EncodeError:
             # A weight beyond what the first codec (fp16) holds; NaN is refused here, too.
             return encode_frames(manifest, self._whole.plan(manifest), model, rng)[0]
+
+    def state(self) -> Snapshot:
+        """Return the newest version, and all that later ones are coded and sent with."""
+        packed = [*self._changes, *([self._model] if self._model else [])]
+        facts = {
+            "run": self.run,
+            "seed": self._seed,
+            "version": self.version,
+            "digest": self.digest.hex(),
+            "source": self._source.hex(),
+            "round": self._round,
+            "lossless": self._lossless,
+            "manifest": pack_manifest(self._manifest) if self._manifest else None,
+            "changes": len(self._changes),
+            "packed": [[each.version, each.by_tensor] for each in packed],
+        }
+        arrays = {"held": self.held, "change": self.change, "warm": self._warm}
+        own = Snapshot(facts, blobs={str(i): each.blob for i, each in enumerate(packed)})
+        return joined({"own": own, **{name: Snapshot(arrays=a) for name, a in arrays.items()}})
+
+    def restore(self, snapshot: Snapshot) -> None:
+        """Go on from what ``state()`` returned.
+
+        Raises:
+            ManifestError: what clients hold is not what its digest says.
+        """
+        own = part(snapshot, "own")
+        facts = own.facts
+        manifest = None if facts["manifest"] is None else manifest_of(facts["manifest"])
+        held, digest = dict(part(snapshot, "held").arrays), bytes.fromhex(facts["digest"])
+        if manifest is not None and model_digest(manifest, held) != digest:
+            raise ManifestError("checkpoint.held", "it is not the model that its digest names")
+        packed = [
+            Packed(version, own.blobs[str(i)], by_tensor)
+            for i, (version, by_tensor) in enumerate(facts["packed"])
+        ]
+        self.run, self._seed = facts["run"], facts["seed"]
+        self.version, self.digest, self.held = facts["version"], digest, held
+        self.change = dict(part(snapshot, "change").arrays)
+        self._warm = dict(part(snapshot, "warm").arrays)
+        self._manifest = manifest
+        self._source = bytes.fromhex(facts["source"])
+        self._round, self._lossless = facts["round"], facts["lossless"]
+        changes = facts["changes"]
+        self._changes = deque(packed[:changes])
+        self._model = packed[changes] if len(packed) > changes else None
 
     def path(self, version: int) -> tuple[int, list[Packed]]:
         """Return the version to start from (0: none needed) and the updates that lead to now.

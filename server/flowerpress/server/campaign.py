@@ -13,6 +13,7 @@ from flowerpress.compression.rates.blocks import blocked
 from flowerpress.compression.rates.budget import BudgetSpec
 from flowerpress.compression.rates.points import Points, joined, median
 from flowerpress.compression.rates.statistics import packed_length, unpack_points
+from flowerpress.protos.store import Snapshot
 
 __all__ = ["Campaign"]
 
@@ -47,6 +48,37 @@ class Campaign:
         self._points: dict[int, list[Points]] = {index: [] for index in self._parts}
         self._asked: dict[int, tuple[int, ...]] = {}
         self._counts: Counter[int] = Counter()
+
+    def state(self) -> Snapshot:
+        """Return what was measured; who is asked begins anew with every round."""
+        fields = ("bytes", "errors", "energies")
+        arrays = {
+            f"{index}/{n}/{field}": getattr(points, field)
+            for index, found in self._points.items()
+            for n, points in enumerate(found)
+            for field in fields
+        }
+        return Snapshot({"found": [[i, len(found)] for i, found in self._points.items()]}, arrays)
+
+    def restore(self, snapshot: Snapshot) -> None:
+        """Go on from what ``state()`` returned of a campaign for the same model and budget."""
+        arrays = snapshot.arrays
+        for index, count in snapshot.facts["found"]:
+            parts = self._parts[index]
+            names = tuple(each.name for each in parts)
+            sizes = np.array([each.size for each in parts], np.int64)
+            self._points[index] = [
+                Points(
+                    names,
+                    tuple(self._settings),
+                    arrays[f"{index}/{n}/bytes"],
+                    arrays[f"{index}/{n}/errors"],
+                    arrays[f"{index}/{n}/energies"],
+                    sizes,
+                )
+                for n in range(count)
+            ]
+        self.begin_round()
 
     @property
     def complete(self) -> bool:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from flowerpress.compression import ConfigError
 from flowerpress.protos import Carrier, Instruction, join_updates, to_numpy
+from flowerpress.protos.store import Snapshot
 from flowerpress.server.broadcast import Broadcast, Packed
 from flowerpress.server.intake import Intake
 from flowerpress.server.meter import Meter
@@ -68,6 +69,7 @@ class Downlink:
     Attributes:
         phase: the phase under way.
         versions: node -> the version that the client is known to hold.
+        seed: as it was given.
     """
 
     def __init__(
@@ -86,9 +88,19 @@ class Downlink:
         self._rates = rates
         self._carrier = carrier
         self._meter = meter
-        self._seed = seed
+        self.seed = seed
         self._intake = intake
         self._decay = decay
+
+    def state(self) -> Snapshot:
+        """Return which client holds what, and the seed that clients are told."""
+        return Snapshot({"seed": self.seed, "versions": list(self.versions.items())})
+
+    def restore(self, snapshot: Snapshot) -> None:
+        """Go on from what ``state()`` returned; nothing is under way."""
+        self.seed = snapshot.facts["seed"]
+        self.versions = dict(snapshot.facts["versions"])
+        self.phase = Phase()
 
     def address(self, server_round: int, messages: list[Message], *, train: bool) -> list[Message]:
         """Begin a phase: replace the model in each message by what its client lacks.
@@ -140,7 +152,7 @@ class Downlink:
             watermark=self._intake.watermarks.get(node, 0),
             arrays=phase.key,
             carrier=self._carrier.name,
-            seed=self._seed,
+            seed=self.seed,
             verdict=self._intake.verdicts.of(node),
             decay=self._decay,
             **vars(terms),

@@ -20,6 +20,7 @@ from flowerpress.compression import (
     decode_frames,
 )
 from flowerpress.protos import APPLIED, Carrier, Kind, Update, Verdict, largest_blob, unpack
+from flowerpress.protos.store import Snapshot
 from flowerpress.server.verdicts import Verdicts
 
 __all__ = ["ClientRefusedError", "Intake", "Received", "Rejection", "weight_of"]
@@ -114,6 +115,19 @@ class Intake:
         """Forget what was staged: the round came to nothing, and clients will send it again."""
         for client in self._staged:
             self.verdicts.not_counted(client, "the round came to nothing")
+        self._staged = {}
+
+    def state(self) -> Snapshot:
+        """Return the run, the watermarks and the verdicts."""
+        marks = list(self.watermarks.items())
+        verdicts = self.verdicts.facts()
+        return Snapshot({"run": self._run, "watermarks": marks, "verdicts": verdicts})
+
+    def restore(self, snapshot: Snapshot) -> None:
+        """Go on from what ``state()`` returned; nothing is staged."""
+        self._run = snapshot.facts["run"]
+        self.watermarks = dict(snapshot.facts["watermarks"])
+        self.verdicts.restore(snapshot.facts["verdicts"])
         self._staged = {}
 
     def blob(self, reply: Message, key: str, manifest: Manifest) -> bytes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import astuple
 from logging import WARNING
 
 from flwr.app import Message
@@ -10,6 +11,7 @@ from flwr.common.constant import ErrorCode
 from flwr.supercore import log
 
 from flowerpress.compression import WireError
+from flowerpress.protos.store import Snapshot
 from flowerpress.server.intake import ClientRefusedError, Rejection
 
 __all__ = ["LeftOut"]
@@ -34,6 +36,14 @@ class LeftOut:
 
     def __init__(self) -> None:
         self.rejections: list[Rejection] = []
+
+    def state(self) -> Snapshot:
+        """Return the rejections."""
+        return Snapshot({"rejections": [list(astuple(each)) for each in self.rejections]})
+
+    def restore(self, snapshot: Snapshot) -> None:
+        """Go on from what ``state()`` returned."""
+        self.rejections = [Rejection(*each) for each in snapshot.facts["rejections"]]
 
     def count(self, server_round: int) -> int:
         """Return how many clients were left out of a round."""

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
+
+from flowerpress.protos.store import Snapshot
 
 __all__ = ["HEADER", "Meter", "RoundBytes"]
 
@@ -36,6 +39,17 @@ class Direction:
             self.by_tensor[name] += count
             self.by_tensor[HEADER] -= count
 
+    def facts(self) -> list[Any]:
+        """Return it as JSON has it."""
+        clients = list(self.by_client.items())
+        return [self.total, self.raw, clients, dict(self.by_tensor)]
+
+    @classmethod
+    def of(cls, facts: list[Any]) -> Direction:
+        """Return what ``facts()`` was called on."""
+        total, raw, clients, tensors = facts
+        return cls(total, raw, defaultdict(int, dict(clients)), defaultdict(int, tensors))
+
 
 @dataclass
 class RoundBytes:
@@ -54,6 +68,17 @@ class Meter:
     def of(self, server_round: int) -> RoundBytes:
         """Return the counts of one round; all zero if nothing was sent in it."""
         return self.rounds[server_round]
+
+    def state(self) -> Snapshot:
+        """Return the counts of all rounds."""
+        rounds = self.rounds.items()
+        return Snapshot({"rounds": [[n, r.uplink.facts(), r.downlink.facts()] for n, r in rounds]})
+
+    def restore(self, snapshot: Snapshot) -> None:
+        """Go on from what ``state()`` returned."""
+        self.rounds.clear()
+        for number, up, down in snapshot.facts["rounds"]:
+            self.rounds[number] = RoundBytes(Direction.of(up), Direction.of(down))
 
     @property
     def up(self) -> int:

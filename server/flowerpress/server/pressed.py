@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from logging import INFO, WARNING
 from pathlib import Path
 from typing import Any
@@ -34,13 +34,19 @@ from flowerpress.compression.rates.choice import choose
 from flowerpress.protos import Carrier, MessageCarrier, to_record
 from flowerpress.server.aggregate import Aggregator, FlowerMean, StreamingMean, as_model
 from flowerpress.server.broadcast import Broadcast
+from flowerpress.server.checkpoint import Checkpoint, Keeper
 from flowerpress.server.downlink import Downlink
+from flowerpress.server.generators import Generators
+from flowerpress.server.inner_state import InnerState, settings_of
 from flowerpress.server.intake import Intake, Rejection, weight_of
 from flowerpress.server.left_out import LeftOut
 from flowerpress.server.meter import Meter
 from flowerpress.server.rates import RateControl
 from flowerpress.server.replies import drop_arrays, one_reply
+from flowerpress.server.rounds import Evaluate, Progress, run_rounds
+from flowerpress.server.snapshots import Stateful
 from flowerpress.server.streaming import StreamingGrid
+from flowerpress.server.terms import codec_term, start_terms
 from flowerpress.server.uplink import Uplink
 from flowerpress.server.verdicts import Verdicts
 
@@ -80,6 +86,8 @@ class Pressed(Strategy):
         limits: the server's caps on what is received.
         decay: by what clients multiply, each round, what their codecs have not sent yet; above 0,
             1 keeps all of it. See docs/journal.md.
+        checkpoint: the folder in which the state of this run is kept after each round, or a
+            ``Checkpoint``; ``start`` goes on from what is there. See docs/resume.md.
 
     Attributes:
         meter: bytes sent, by round, direction, client and tensor.
@@ -99,6 +107,7 @@ class Pressed(Strategy):
         seed: int | None = None,
         limits: Limits = DEFAULT_LIMITS,
         decay: float = 1.0,
+        checkpoint: str | Path | Checkpoint | None = None,
     ) -> None:
         self.inner = inner
         self.uplink = _called(uplink)
@@ -106,26 +115,27 @@ class Pressed(Strategy):
         self.meter = Meter()
         self._up = choose(uplink)
         down = self._up if downlink is None else choose(downlink)
+        start = choose(first or "fp16")
         self._rates = RateControl(self._up, self.uplink)
         for name, number in (("run_id", run_id), ("seed", seed)):
             if number is not None and not 0 <= number < 1 << 64:
                 raise ConfigError(f"{name} is {number}; it must be from 0 to 2**64 - 1")
-        self._seed = secrets.randbits(32) if seed is None else seed
+        root = secrets.randbits(32) if seed is None else seed
         run = secrets.randbits(64) if run_id is None else run_id
         carrier: Carrier = MessageCarrier()
         self._broadcast = Broadcast(
             run,
             down,
-            choose(first or "fp16"),
+            start,
             preset("lossless"),
-            self._seed,
+            root,
             keep_change=self._up.uses_reference,
         )
         self._intake = Intake(run, carrier, limits)
         if not 0.0 < decay <= 1.0:
             raise ConfigError(f"decay is {decay}; it must be above 0 and up to 1 (no decay)")
         self._downlink = Downlink(
-            self._broadcast, self._rates, carrier, self.meter, self._seed, self._intake, decay
+            self._broadcast, self._rates, carrier, self.meter, root, self._intake, decay
         )
         self._left_out = LeftOut()
         self._uplink = Uplink(
@@ -133,6 +143,28 @@ class Pressed(Strategy):
         )
         self._grid: Grid | None = None
         self._timeout: float | None = None
+        if isinstance(checkpoint, str | Path):
+            checkpoint = Checkpoint(checkpoint)
+        self._checkpoint = checkpoint
+        self._terms = {
+            "run_id": run_id,
+            "seed": seed,
+            "uplink": codec_term(self._up),
+            "downlink": codec_term(down),
+            "first": codec_term(start),
+            "decay": decay,
+        }
+        self._parts: dict[str, Stateful] = {
+            "broadcast": self._broadcast,
+            "downlink": self._downlink,
+            "intake": self._intake,
+            "rates": self._rates,
+            "meter": self.meter,
+            "left out": self._left_out,
+            "generators": Generators(),
+        }
+        if checkpoint is not None:
+            self._parts["strategy"] = InnerState(inner)
 
     def start(
         self,
@@ -142,20 +174,36 @@ class Pressed(Strategy):
         timeout: float = 3600,
         train_config: ConfigRecord | None = None,
         evaluate_config: ConfigRecord | None = None,
-        evaluate_fn: Callable[[int, ArrayRecord], MetricRecord | None] | None = None,
+        evaluate_fn: Evaluate | None = None,
     ) -> Result:
-        """Run rounds as every Flower strategy does; see ``flwr.serverapp.strategy.Strategy``."""
+        """Run rounds as every Flower strategy does; see ``flwr.serverapp.strategy.Strategy``.
+
+        With a checkpoint, from the first one on that is not in it.
+
+        Raises:
+            ConfigError: the checkpoint is of another run.
+            StorageError: the checkpoint cannot be written, or nothing in it is what was written.
+        """
         self._timeout = timeout
         self._rates.rounds = num_rounds
-        return super().start(
-            StreamingGrid(grid),
-            initial_arrays,
-            num_rounds,
-            timeout,
-            train_config,
-            evaluate_config,
-            evaluate_fn,
-        )
+        train, evaluate = train_config or ConfigRecord(), evaluate_config or ConfigRecord()
+        terms = settings_of(self.inner) | start_terms(initial_arrays, train, evaluate)
+        progress = Progress(initial_arrays)
+        log(INFO, "Starting %s strategy: %d rounds", type(self).__name__, num_rounds)
+        self.summary()
+        with Keeper(self._checkpoint, {**self._terms, **terms}, self._parts) as keeper:
+            keeper.resume(progress)
+            return run_rounds(
+                self,
+                StreamingGrid(grid),
+                progress,
+                num_rounds,
+                timeout=timeout,
+                train_config=train,
+                evaluate_config=evaluate,
+                evaluate_fn=evaluate_fn,
+                over=keeper.commit,
+            )
 
     @property
     def rejections(self) -> list[Rejection]:

@@ -27,7 +27,9 @@ from flowerpress.compression.rates.policy import Policy
 from flowerpress.compression.rates.solve import solve
 from flowerpress.compression.rates.wire import pack_plan, plan_digest
 from flowerpress.protos import Receipt
+from flowerpress.protos.store import Snapshot
 from flowerpress.server.campaign import Campaign
+from flowerpress.server.snapshots import joined, manifest_of, pack_manifest, part
 
 __all__ = ["RateControl", "Terms"]
 
@@ -87,6 +89,7 @@ class RateControl:
         self._round = 0
         self._factor = 1.0
         self._campaign: Campaign | None = None
+        self._manifest: Manifest | None = None
         self._packed: dict[bytes, bytes] = {}
         self._solved = False
         self._norms: list[float] = []
@@ -101,6 +104,44 @@ class RateControl:
         """Whether clients send their models bit for bit."""
         return (self._plan or self._choice).plan(manifest).lossless
 
+    def state(self) -> Snapshot:
+        """Return the plan in force, who holds which, and what the next one will be solved from."""
+        campaign, manifest = self._campaign, self._manifest
+        facts = {
+            "plan": self._plan.to_json() if self._plan else None,
+            "digest": self._digest.hex(),
+            "plans": [[key.hex(), plan.to_json()] for key, plan in self._plans.items()],
+            "clients": [[n, each.plan.hex(), each.rate] for n, each in self._clients.items()],
+            "targets": list(self.targets.items()),
+            "round": self._round,
+            "factor": self._factor,
+            "solved": self._solved,
+            "norms": self._norms,
+            "campaign": pack_manifest(manifest) if campaign and manifest else None,
+        }
+        moving = {name: a for name, a in self._last.items() if a.dtype.kind == "f"}
+        own = Snapshot(facts, moving)
+        return joined({"own": own, "campaign": campaign.state() if campaign else Snapshot()})
+
+    def restore(self, snapshot: Snapshot) -> None:
+        """Go on from what ``state()`` returned, of the same preset, plan or policy."""
+        own = part(snapshot, "own")
+        facts = own.facts
+        self._plan = RatePlan.from_json(facts["plan"]) if facts["plan"] else None
+        self._digest = bytes.fromhex(facts["digest"])
+        self._plans = {bytes.fromhex(key): RatePlan.from_json(p) for key, p in facts["plans"]}
+        self._clients = {n: _Known(bytes.fromhex(p), rate) for n, p, rate in facts["clients"]}
+        self.targets = dict(facts["targets"])
+        self._round, self._factor = facts["round"], facts["factor"]
+        self._solved, self._norms = facts["solved"], facts["norms"]
+        self._last = own.arrays
+        self._campaign = None
+        budget = self._policy.budget if self._policy else None
+        if facts["campaign"] and self._policy and budget:
+            self._manifest = manifest = manifest_of(facts["campaign"])
+            self._campaign = Campaign(budget, manifest, self._policy.open(manifest))
+            self._campaign.restore(part(snapshot, "campaign"))
+
     def begin(
         self, server_round: int, manifest: Manifest, model: Mapping[str, NDArray[Any]]
     ) -> None:
@@ -113,6 +154,7 @@ class RateControl:
             return
         self.targets = {}
         self._round = server_round
+        self._manifest = manifest
         if self._plan is None and self._policy is not None:
             self._plan = self._policy.resolve(manifest)
         if self._plan is None:

@@ -94,7 +94,7 @@ class SplitTraining(Pressed):
                 token=tokens[client],
                 certificate=self._certificate,
                 patience=float(self._patience),
-                seed=self._seed,
+                seed=self._downlink.seed,
             ).write(message.content)
         return messages
 
