@@ -15,6 +15,7 @@ from types import TracebackType
 from typing import Literal, Self
 
 from flowerpress.compression.errors import ConfigError
+from flowerpress.protos.addresses import split_address
 from flowerpress.simulations.linkproxy.cuts import Cut
 from flowerpress.simulations.linkproxy.lane import Lane
 
@@ -254,15 +255,3 @@ def _reset(end: socket.socket) -> None:
     """Close with a reset, by which the peer knows that bytes were lost."""
     end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     end.close()
-
-
-def split_address(address: str) -> tuple[str, int]:
-    """Return host and port of ``host:port``; an IPv6 address stands in brackets.
-
-    Raises:
-        ConfigError: not of that form.
-    """
-    host, colon, port = address.rpartition(":")
-    if not colon or not host or not port.isascii() or not port.isdigit() or int(port) > 65535:
-        raise ConfigError(f"{address!r} is not an address; write host:port, as in 127.0.0.1:8000")
-    return host.removeprefix("[").removesuffix("]"), int(port)

@@ -1,0 +1,107 @@
+"""A front that counts: listens where clients connect, and relays to a gRPC port of this machine.
+
+It does not decrypt, and looks at nothing that it relays but the headers of TLS records. gRPC cannot
+say what it puts on the wire, but it names the peer of each stream: that is the front's own port, by
+which a stream finds its connection.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+
+from flowerpress.protos.addresses import split_address
+from flowerpress.server.wire.connections import Connection
+
+__all__ = ["Front"]
+
+_CHUNK = 1 << 16
+
+
+class Front:
+    """Counts the bytes of all connections to a port.
+
+    Args:
+        most: connections at the same time; more are closed as soon as they come.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._by_port: dict[int, Connection] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._server: asyncio.Server | None = None
+        self._target = 0
+
+    async def start(self, listen: str, target: int) -> int:
+        """Listen on ``listen`` for port ``target`` of this machine; return the port.
+
+        Raises:
+            ConfigError: no address.
+            OSError: it cannot be listened on.
+        """
+        host, port = split_address(listen)
+        self._target = target
+        self._server = await asyncio.start_server(self._serve, host, port, limit=_CHUNK)
+        return int(self._server.sockets[0].getsockname()[1])
+
+    async def stop(self) -> None:
+        """Close all connections, and stop listening."""
+        if self._server is not None:
+            self._server.close()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def of(self, peer: str) -> Connection | None:
+        """Return the connection of a stream whose context says that ``peer`` is its peer."""
+        port = peer.rpartition(":")[2]
+        return self._by_port.get(int(port)) if port.isdigit() else None
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        if len(self._tasks) >= self._most:
+            writer.transport.abort()
+            return
+        self._tasks.add(task)
+        try:
+            await self._relay(reader, writer)
+        finally:
+            self._tasks.discard(task)
+
+    async def _relay(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        connection = Connection()
+        port = 0
+        ends = [writer]
+        try:
+            inside, out = await asyncio.open_connection("127.0.0.1", self._target, limit=_CHUNK)
+            ends.append(out)
+            port = int(out.get_extra_info("sockname")[1])
+            self._by_port[port] = connection
+            async with asyncio.TaskGroup() as both:
+                both.create_task(_pump(reader, out, connection.sent_up))
+                both.create_task(_pump(inside, writer, connection.sent_down))
+        except* OSError:
+            connection.broken = True
+        finally:
+            connection.open = False
+            # Whoever was told of it keeps it.
+            if self._by_port.get(port) is connection:
+                del self._by_port[port]
+            for end in ends:
+                if connection.broken:
+                    end.transport.abort()
+                else:
+                    end.close()
+
+
+async def _pump(
+    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, count: Callable[[bytes], None]
+) -> None:
+    while data := await reader.read(_CHUNK):
+        count(data)
+        writer.write(data)
+        await writer.drain()
+    with contextlib.suppress(OSError):
+        writer.write_eof()
