@@ -24,6 +24,7 @@ from flowerpress.simulations.record import (
     is_finished,
     read_run,
 )
+from flowerpress.simulations.treated import Treated
 from tests.unit.synthetic_runs import made_up_records, write_made_up_run
 
 _finite = st.floats(allow_nan=False, allow_infinity=False)
@@ -56,9 +57,12 @@ records = st.builds(
     missed=_count,
     plan=st.none() | st.dictionaries(st.text(max_size=8), st.text(max_size=8), max_size=3),
     target_bytes=st.none() | st.tuples(_count, _count).map(sorted).map(tuple),
+    treated=st.lists(
+        st.builds(Treated, _count, _finite, _finite, _finite, _finite), max_size=2
+    ).map(tuple),
 )
 
-LATER = ("simulated_seconds", "missed", "plan", "target_bytes")
+LATER = ("simulated_seconds", "missed", "plan", "target_bytes", "treated")
 """Keys that records of earlier versions lack."""
 
 
@@ -98,6 +102,7 @@ def test_lines_of_earlier_versions_are_read() -> None:
     assert record == made_up_records(rounds=1)[1]
     assert (record.simulated_seconds, record.missed) == (None, 0)
     assert (record.plan, record.target_bytes) == (None, None)
+    assert record.treated == ()
 
 
 def test_numpy_numbers_become_plain_and_a_diverged_loss_null() -> None:

@@ -35,6 +35,8 @@ from flowerpress.protos import Carrier, MessageCarrier, to_record
 from flowerpress.server.aggregate import Aggregator, FlowerMean, StreamingMean, as_model
 from flowerpress.server.broadcast import Broadcast
 from flowerpress.server.checkpoint import Checkpoint, Keeper
+from flowerpress.server.defences import Defence, Guard, Guarded, Treatment
+from flowerpress.server.defences.fitting import fitting
 from flowerpress.server.downlink import Downlink
 from flowerpress.server.generators import Generators
 from flowerpress.server.inner_state import InnerState, settings_of
@@ -44,6 +46,10 @@ from flowerpress.server.meter import Meter
 from flowerpress.server.rates import RateControl
 from flowerpress.server.replies import drop_arrays, one_reply
 from flowerpress.server.rounds import Evaluate, Progress, run_rounds
+from flowerpress.server.secure_aggregation import (
+    refuse_masked_messages,
+    refuse_secure_aggregation,
+)
 from flowerpress.server.snapshots import Stateful
 from flowerpress.server.streaming import StreamingGrid
 from flowerpress.server.terms import codec_term, start_terms
@@ -81,6 +87,9 @@ class Pressed(Strategy):
             here, too; a budget is then solved on each change.
         first: the codec of the first model that a client gets; None: ``fp16``. What it loses is
             part of the next change. A lossless downlink sends every model itself, the first too.
+        defence: what stands between updates and the mean, such as ``"examples"``, ``"clip"``,
+            ``"clip+trimmed(share=0.2)"`` or ``"median"``; only for strategies that need no more
+            than the mean. None: nothing but the checks of each update. See docs/security.md.
         run_id: identity that binds updates to this run, from 0 to 2**64 - 1; None: random.
         seed: root of the generators of stochastic codecs, from 0 to 2**64 - 1; None: random.
         limits: the server's caps on what is received.
@@ -93,7 +102,8 @@ class Pressed(Strategy):
         meter: bytes sent, by round, direction, client and tensor.
 
     Raises:
-        ConfigError: an unknown codec or parameter, or a number out of range.
+        ConfigError: an unknown codec or parameter, a number out of range, a defence that does not
+            go with the strategy or the codec, or secure aggregation.
     """
 
     def __init__(
@@ -103,12 +113,14 @@ class Pressed(Strategy):
         uplink: str | Path | Preset = "stc",
         downlink: str | Path | Preset | None = None,
         first: str | Path | Preset | None = None,
+        defence: str | Defence | None = None,
         run_id: int | None = None,
         seed: int | None = None,
         limits: Limits = DEFAULT_LIMITS,
         decay: float = 1.0,
         checkpoint: str | Path | Checkpoint | None = None,
     ) -> None:
+        refuse_secure_aggregation(inner)
         self.inner = inner
         self.uplink = _called(uplink)
         self.downlink = _called(downlink or uplink)
@@ -117,6 +129,14 @@ class Pressed(Strategy):
         down = self._up if downlink is None else choose(downlink)
         start = choose(first or "fp16")
         self._rates = RateControl(self._up, self.uplink)
+        self._guard = None
+        if defence is not None:
+            if not self._mean_is_enough:
+                raise ConfigError(
+                    f"{type(inner).__name__} aggregates in a way of its own, and a defence works "
+                    "on the mean; use one of them: a strategy like FedAvg, or no defence"
+                )
+            self._guard = Guard(fitting(defence, self._up, self.uplink))
         for name, number in (("run_id", run_id), ("seed", seed)):
             if number is not None and not 0 <= number < 1 << 64:
                 raise ConfigError(f"{name} is {number}; it must be from 0 to 2**64 - 1")
@@ -153,6 +173,7 @@ class Pressed(Strategy):
             "downlink": codec_term(down),
             "first": codec_term(start),
             "decay": decay,
+            "defence": repr(self._guard.defence) if self._guard else "none",
         }
         self._parts: dict[str, Stateful] = {
             "broadcast": self._broadcast,
@@ -163,6 +184,8 @@ class Pressed(Strategy):
             "left out": self._left_out,
             "generators": Generators(),
         }
+        if self._guard:
+            self._parts["defence"] = self._guard
         if checkpoint is not None:
             self._parts["strategy"] = InnerState(inner)
 
@@ -216,6 +239,11 @@ class Pressed(Strategy):
         return self._intake.verdicts
 
     @property
+    def treatments(self) -> list[Treatment]:
+        """What the defence made of each update; empty without one."""
+        return self._guard.treatments if self._guard else []
+
+    @property
     def plan_in_force(self) -> dict[str, str] | None:
         """The codec of each tensor of updates, or None where one preset codes them all."""
         return self._rates.plan_in_force
@@ -235,8 +263,9 @@ class Pressed(Strategy):
     ) -> Iterable[Message]:
         """Let the inner strategy choose clients, and give each the bytes that it lacks."""
         self._grid = grid
-        messages = self.inner.configure_train(server_round, arrays, config, grid)
-        return self._downlink.address(server_round, list(messages), train=True)
+        messages = list(self.inner.configure_train(server_round, arrays, config, grid))
+        refuse_masked_messages(messages)
+        return self._downlink.address(server_round, messages, train=True)
 
     def configure_evaluate(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
@@ -287,6 +316,10 @@ class Pressed(Strategy):
                 continue
             accepted.append(reply)
         self._left_out.silent(server_round, phase.messages)
+        if self._guard and isinstance(aggregator, Guarded):
+            nodes = [reply.metadata.src_node_id for reply in accepted]
+            done = self._guard.settle(server_round, nodes, aggregator)
+            accepted = self._uplink.treated(accepted, done, weight_key)
         log(
             INFO,
             "flowerpress: %d updates taken, %d clients left out",
@@ -336,12 +369,17 @@ class Pressed(Strategy):
         accepted = self._uplink.alike(accepted, note=True)
         return self.inner.aggregate_evaluate(server_round, [*accepted, *errors])
 
+    @property
+    def _mean_is_enough(self) -> bool:
+        return type(self.inner).aggregate_train in _MEAN_IS_ENOUGH
+
     def _aggregator(self) -> Aggregator | None:
-        mean_is_enough = type(self.inner).aggregate_train in _MEAN_IS_ENOUGH
         model = self._downlink.phase.model
-        if not (mean_is_enough and model):
+        if not (self._mean_is_enough and model):
             return None
         manifest = self._broadcast.manifest
+        if self._guard:
+            return self._guard.begin(manifest, model, self._broadcast.held)
         mean = FlowerMean if self._rates.lossless(manifest) else StreamingMean
         return mean(manifest, model, self._broadcast.held)
 

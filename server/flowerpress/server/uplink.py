@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from flwr.app import Message
 
-from flowerpress.protos import Receipt, Status
+from flowerpress.protos import APPLIED, Receipt, Status
 from flowerpress.server.broadcast import Broadcast
+from flowerpress.server.defences import Treatment
 from flowerpress.server.downlink import Downlink
 from flowerpress.server.intake import ClientRefusedError, Intake, Received, weight_of
 from flowerpress.server.left_out import LeftOut
@@ -96,6 +97,30 @@ class Uplink:
             WireError: what it says went wrong.
         """
         self._rates.note(reply.metadata.src_node_id, self._check(reply))
+
+    def treated(
+        self, replies: list[Message], treatments: Sequence[Treatment], weight_key: str | None
+    ) -> list[Message]:
+        """Return the replies that a defence did not reject, with the weights that it gave them.
+
+        Args:
+            replies: those whose updates are staged.
+            treatments: of these replies, in their order.
+            weight_key: of the metric that holds a reply's weight.
+        """
+        kept = []
+        for reply, done in zip(replies, treatments, strict=True):
+            if done.verdict is not APPLIED:
+                self._intake.stage(done.node, done.sequence, done.verdict, done.mass)
+            if done.rejected:
+                number, words = self._downlink.phase.number, done.verdict.reason
+                self._left_out.note(number, done.node, "Outlier", "update", words)
+                continue
+            if weight_key is not None and done.counted != done.claimed:
+                (metrics,) = reply.content.metric_records.values()
+                metrics[weight_key] = done.counted
+            kept.append(reply)
+        return kept
 
     def alike(self, replies: list[Message], *, note: bool) -> list[Message]:
         """Return the replies whose metrics have the most common names; ``note`` the others."""

@@ -24,6 +24,7 @@ from torch import nn
 
 from flowerpress.client import press
 from flowerpress.server import Pressed
+from flowerpress.simulations.attacks import attacking
 from flowerpress.simulations.config import SimulationConfig
 from flowerpress.simulations.engines.linked import LinkedGrid
 from flowerpress.simulations.engines.ordering import ordered
@@ -48,7 +49,11 @@ def client_app_from_json(text: str) -> ClientApp:
 
 def make_client_app(config: SimulationConfig) -> ClientApp:
     """Return a ClientApp that trains on its node's partition, and tells which one that is."""
-    app = ClientApp(mods=[press(uplink_rate=_uplink_rate(config))])
+    mods = [press(uplink_rate=_uplink_rate(config))]
+    if config.attack is not None:
+        # Inside press(): a hostile client compresses what it made up like everybody else.
+        mods.append(attacking(config))
+    app = ClientApp(mods=mods)
 
     @app.train()
     def train(message: Message, context: Context) -> Message:
@@ -118,6 +123,7 @@ def _serve(config: SimulationConfig, grid: Grid, on_record: OnRecord | None) -> 
     options = {
         "uplink": config.uplink,
         "downlink": None if config.downlink == "same" else config.downlink,
+        "defence": config.defence,
         "seed": config.seed,
         "run_id": _run_id(config),
     }

@@ -151,6 +151,16 @@ class SimulationConfig(BaseModel):
     deadline: float | None = Field(
         default=None, gt=0, description="seconds of simulated time for a round, above 0"
     )
+    defence: str | None = Field(
+        default=None,
+        min_length=1,
+        description="what stands before the mean, such as examples+clip or clip+trimmed(share=0.2)",
+    )
+    attack: str | None = Field(
+        default=None,
+        min_length=1,
+        description="what some simulated clients do, such as signflip(share=0.2,scale=10)",
+    )
     evaluate_every: int = Field(default=1, ge=1, description="a whole number of rounds, at least 1")
     out: _FilePath | None = Field(default=None, description="the folder to write the run to")
 
@@ -260,6 +270,10 @@ def _explain(error: ValidationError) -> ConfigError:
     if not key:
         return ConfigError(f"not a configuration in JSON: {first['msg']}")
     if key == "strategy" and isinstance(value, str):
+        if value.lower().startswith("secagg"):
+            from flowerpress.server.secure_aggregation import REFUSAL
+
+            return ConfigError(f"strategy = {value!r} is not allowed: {REFUSAL}")
         return UnknownNameError("strategy", value, get_args(StrategyName))
     if key == "engine" and isinstance(value, str):
         return UnknownNameError("engine", value, get_args(EngineName))

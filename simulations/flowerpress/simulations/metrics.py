@@ -14,6 +14,7 @@ from typing import Any
 
 from flowerpress.compression.errors import ConfigError
 from flowerpress.simulations.fields import Fields, plain
+from flowerpress.simulations.treated import Treated
 
 __all__ = [
     "FORMAT",
@@ -80,7 +81,8 @@ class RoundRecord:
     ``missed`` counts the clients whose updates came after its deadline. ``plan`` maps tensor names
     to codec texts where the server's plan changed in this round, and is None where it did not, or
     where there is none. ``target_bytes`` is the least and the most that any client was asked to
-    keep to. Records of earlier versions lack these four.
+    keep to. ``treated`` is what the defence made of each update. Records of earlier versions lack
+    these five.
     """
 
     round: int
@@ -103,6 +105,7 @@ class RoundRecord:
     missed: int = 0
     plan: Mapping[str, str] | None = None
     target_bytes: tuple[int, int] | None = None
+    treated: tuple[Treated, ...] = ()
 
     @property
     def bytes_total(self) -> int:
@@ -151,6 +154,10 @@ class RoundRecord:
             missed=read.integer("missed") if "missed" in read else 0,
             plan=read.texts("plan") if "plan" in read and read.raw("plan") is not None else None,
             target_bytes=read.span("target_bytes") if "target_bytes" in read else None,
+            treated=tuple(
+                Treated.from_json(item, f"{where}: treated[{index}]")
+                for index, item in enumerate(read.items("treated") if "treated" in read else ())
+            ),
         )
         read.done()
         return record

@@ -21,6 +21,7 @@ from flowerpress.simulations.engines.linked import LinkedGrid
 from flowerpress.simulations.judging import judge
 from flowerpress.simulations.loaded import Loaded
 from flowerpress.simulations.record import LeftOut, RoundRecord, Summary, TensorInfo
+from flowerpress.simulations.treated import Treated
 
 __all__ = ["Recorder", "TrainLoss", "save_model"]
 
@@ -122,6 +123,7 @@ class Recorder:
             target_bytes=(min(targets), max(targets)) if targets else None,
             simulated_seconds=times.seconds if times else None,
             missed=len(times.missed) if times else 0,
+            treated=self._treated(server_round),
             **judged,
         )
         self._before = now
@@ -159,6 +161,14 @@ class Recorder:
             if r.round == server_round
         ]
         return tuple(sorted(found, key=lambda left: (left.client, *asdict(left).values())))
+
+    def _treated(self, server_round: int) -> tuple[Treated, ...]:
+        found = [
+            Treated(self._partitions[t.node], t.factor, t.claimed, t.counted, t.share)
+            for t in self._pressed.treatments
+            if t.round == server_round
+        ]
+        return tuple(sorted(found, key=lambda treated: treated.client))
 
 
 def save_model(path: Path, arrays: ArrayRecord) -> None:

@@ -32,6 +32,7 @@ from flowerpress.simulations.tables import (
     told,
     write_csv,
 )
+from flowerpress.simulations.treated_table import treated_table
 
 __all__ = ["write_comparison", "write_report"]
 
@@ -80,6 +81,7 @@ def write_report(folder: Path | str, *, plots: bool = True) -> Path:
         *figures.values(),
         missing,
         page.section("Updates left out", _left_out(run)),
+        page.section("What the defence did", treated_table(run.records)),
         page.section("Rounds", page.table(*told(RUN_COLUMNS, [run_cells(r) for r in run.records]))),
     ]
     if summary is not None:

@@ -13,7 +13,7 @@ from flwr.serverapp.strategy import Strategy
 from flowerpress.compression.errors import ConfigError, UnknownNameError
 from flowerpress.simulations.config import SimulationConfig
 
-__all__ = ["make_strategy"]
+__all__ = ["check_strategy", "make_strategy"]
 
 _CLASSES: dict[str, type[Strategy]] = {
     "bulyan": flower.Bulyan,
@@ -67,6 +67,20 @@ def make_strategy(
             f"strategy {config.strategy} refuses {config.strategy_options}: {error}"
         ) from error
     return made
+
+
+def check_strategy(config: SimulationConfig, clients: int) -> None:
+    """Refuse a strategy, a defence or an attack that cannot be used.
+
+    Raises:
+        ConfigError: what is wrong with which.
+    """
+    from flowerpress.server import Pressed
+    from flowerpress.simulations.attacks import read_attack
+
+    Pressed(make_strategy(config, clients), uplink=config.uplink, defence=config.defence)
+    if config.attack is not None:
+        read_attack(config.attack)
 
 
 def _is_option(name: str) -> bool:

@@ -86,7 +86,7 @@ def run_and_show(settings: SimulationConfig, *, overwrite: bool) -> None:
     from flowerpress.simulations.quiet import hush_flower
     from flowerpress.simulations.record import discard, is_finished, read_run
     from flowerpress.simulations.report import write_report
-    from flowerpress.simulations.strategies import make_strategy
+    from flowerpress.simulations.strategies import check_strategy
     from flowerpress.simulations.tables import run_table
 
     if settings.out is not None and is_finished(settings.out) and not overwrite:
@@ -96,7 +96,7 @@ def run_and_show(settings: SimulationConfig, *, overwrite: bool) -> None:
     down = settings.uplink if settings.downlink == "same" else settings.downlink
     loaded = load(settings)
     check_codecs(settings)
-    make_strategy(settings, len(loaded.partition))
+    check_strategy(settings, len(loaded.partition))
     if overwrite and settings.out is not None:
         discard(settings.out)
     live = LiveRun(

@@ -39,7 +39,7 @@ def run(config: SimulationConfig, on_record: Callable[[RoundRecord], None] | Non
     from flowerpress.simulations.links import absolute
     from flowerpress.simulations.loaded import load
     from flowerpress.simulations.record import is_finished
-    from flowerpress.simulations.strategies import make_strategy
+    from flowerpress.simulations.strategies import check_strategy
 
     if config.data is not None:
         config = config.model_copy(update={"data": config.data.expanduser().absolute()})
@@ -50,7 +50,7 @@ def run(config: SimulationConfig, on_record: Callable[[RoundRecord], None] | Non
         raise ConfigError(f"{config.out}: holds a finished run; name another folder (out=...)")
     check_codecs(config)
     clients = len(load(config).partition)
-    make_strategy(config, clients)
+    check_strategy(config, clients)
     folder = (config.out or _new_folder(config)).expanduser().absolute()
     config = config.model_copy(update={"out": folder})
     try:
