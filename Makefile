@@ -54,5 +54,5 @@ $(VENV)/.simulation: pyproject.toml constraints.txt | $(BIN)/python
 
 $(VENV)/.dev: pyproject.toml constraints.txt | $(BIN)/python
 	@echo "Installing into $(VENV) with the tools for development."
-	$(PIP) -e ".[simulation,dev]"
+	$(PIP) -e ".[simulation,tracking,dev]"
 	touch $@ $(VENV)/.simulation

@@ -24,6 +24,7 @@ from flowerpress.simulations.record import (
     is_finished,
     read_run,
 )
+from flowerpress.simulations.tracking import Tracking
 
 __all__ = [
     "ComparisonStoppedError",
@@ -117,9 +118,15 @@ def plan_variants(
 
 
 def run_comparison(
-    planned: Sequence[Planned], *, workers: int = 1, overwrite: bool = False
+    planned: Sequence[Planned],
+    *,
+    workers: int = 1,
+    overwrite: bool = False,
+    tracking: Tracking | None = None,
 ) -> list[Run]:
     """Run what is not finished yet, ``workers`` runs at a time, and return all runs in order.
+
+    ``tracking`` is told of every round, those of runs that are kept first.
 
     Raises:
         ConfigError: task, data or partition cannot be used, or a folder holds a finished run of
@@ -149,10 +156,14 @@ def run_comparison(
         rounds=planned[0].config.rounds,
     )
     failures: list[str] = []
+    tracked = _Tracked(root, tracking or Tracking(None))
     with live:
         for run in kept:
-            live.keep(run.label, run.config.seed, read_run(run.folder).records)
-        pool = [_Worker(todo, live, failures) for _ in range(min(workers, len(waiting)))]
+            records = read_run(run.folder).records
+            live.keep(run.label, run.config.seed, records)
+            for record in records:
+                tracked.add(run, record)
+        pool = [_Worker(todo, live, tracked, failures) for _ in range(min(workers, len(waiting)))]
         try:
             for worker in pool:
                 worker.start()
@@ -213,15 +224,34 @@ def _read_order(folder: Path) -> list[tuple[str, str]]:
     return pairs
 
 
+class _Tracked:
+    """Hands rounds to a tracking, each under its run's place in the comparison."""
+
+    def __init__(self, root: Path, tracking: Tracking) -> None:
+        self._root = root
+        self._tracking = tracking
+        self._lock = threading.Lock()
+
+    def add(self, run: Planned, record: RoundRecord) -> None:
+        """Hand on one round."""
+        with self._lock:
+            self._tracking.add(record, run.folder.relative_to(self._root).as_posix())
+
+
 class _Worker(threading.Thread):
     """Feeds one process with runs, one after the other, and shows their rounds."""
 
     def __init__(
-        self, todo: queue.SimpleQueue[Planned], live: LiveCompare, failures: list[str]
+        self,
+        todo: queue.SimpleQueue[Planned],
+        live: LiveCompare,
+        tracked: _Tracked,
+        failures: list[str],
     ) -> None:
         super().__init__(daemon=True)
         self._todo = todo
         self._live = live
+        self._tracked = tracked
         self._failures = failures
         self._process: subprocess.Popen[str] | None = None
         self._over = False
@@ -293,6 +323,7 @@ class _Worker(threading.Thread):
                 return None
             record = RoundRecord.from_json(said["record"], "a worker's record")
             self._live.update(planned.label, planned.config.seed, record)
+            self._tracked.add(planned, record)
         return f"its process ended with status {process.wait()}"
 
 

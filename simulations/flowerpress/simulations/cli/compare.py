@@ -17,6 +17,7 @@ from flowerpress.simulations.cli.options import (
     Partition,
     Rounds,
     Task,
+    TensorBoard,
     configure,
 )
 
@@ -58,6 +59,7 @@ def compare(
     out: Annotated[
         Path | None, typer.Option(help="Folder of the comparison (default: runs/compare-TASK).")
     ] = None,
+    tensorboard: TensorBoard = None,
     overwrite: Overwrite = False,
 ) -> None:
     """Compare codecs by accuracy against bytes in both directions, with the spread over seeds.
@@ -89,6 +91,7 @@ def compare(
     from flowerpress.simulations.comparison import codec_variants, plan_variants, run_comparison
     from flowerpress.simulations.quiet import hush_flower
     from flowerpress.simulations.report import write_comparison
+    from flowerpress.simulations.tracking import Tracking
 
     hush_flower()
     folder = out or Path("runs") / f"compare-{Path(settings.task).stem}"
@@ -96,7 +99,8 @@ def compare(
     if codecs or not variants:
         labelled = codec_variants(settings, codecs or _CODECS) + labelled
     planned = plan_variants(labelled, seeds, folder)
-    runs = run_comparison(planned, workers=workers, overwrite=overwrite)
+    with Tracking(tensorboard) as tracking:
+        runs = run_comparison(planned, workers=workers, overwrite=overwrite, tracking=tracking)
     page = write_comparison(folder, runs, command=shlex.join(["flowerpress", *sys.argv[1:]]))
     show_comparison(runs, page)
 

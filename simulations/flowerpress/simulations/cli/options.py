@@ -24,6 +24,7 @@ __all__ = [
     "RunFolder",
     "Seed",
     "Task",
+    "TensorBoard",
     "configure",
 ]
 
@@ -68,6 +69,13 @@ RunFolder = Annotated[
     Path | None, typer.Option(help="Folder of the run (default: a new one in runs/).")
 ]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace a finished run in --out.")]
+TensorBoard = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FOLDER",
+        help="Also write each round for tensorboard --logdir FOLDER; needs the extra 'tracking'.",
+    ),
+]
 Force = Annotated[bool, typer.Option("--force", help="Replace the file if it is there already.")]
 
 

@@ -19,11 +19,15 @@ from flowerpress.simulations.cli.options import (
     RunFolder,
     Seed,
     Task,
+    TensorBoard,
     configure,
 )
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from flowerpress.simulations.config import SimulationConfig
+    from flowerpress.simulations.metrics import RoundRecord
 
 __all__ = ["run_and_show", "simulate"]
 
@@ -50,6 +54,7 @@ def simulate(
     engine: Engine = None,
     workers: ClientWorkers = None,
     out: RunFolder = None,
+    tensorboard: TensorBoard = None,
     overwrite: Overwrite = False,
 ) -> None:
     """Train a model with federated clients, compressed both ways, and report bytes and accuracy.
@@ -71,10 +76,12 @@ def simulate(
         workers=workers,
         out=out,
     )
-    run_and_show(settings, overwrite=overwrite)
+    run_and_show(settings, overwrite=overwrite, tensorboard=tensorboard)
 
 
-def run_and_show(settings: SimulationConfig, *, overwrite: bool) -> None:
+def run_and_show(
+    settings: SimulationConfig, *, overwrite: bool, tensorboard: Path | None = None
+) -> None:
     """Run a simulation with its live display, then write and show what came of it."""
     from rich.console import Console
 
@@ -88,6 +95,7 @@ def run_and_show(settings: SimulationConfig, *, overwrite: bool) -> None:
     from flowerpress.simulations.report import write_report
     from flowerpress.simulations.strategies import check_strategy
     from flowerpress.simulations.tables import run_table
+    from flowerpress.simulations.tracking import Tracking
 
     if settings.out is not None and is_finished(settings.out) and not overwrite:
         raise ConfigError(f"{settings.out}: holds a finished run; another --out, or --overwrite")
@@ -97,6 +105,7 @@ def run_and_show(settings: SimulationConfig, *, overwrite: bool) -> None:
     loaded = load(settings)
     check_codecs(settings)
     check_strategy(settings, len(loaded.partition))
+    tracking = Tracking(tensorboard)
     if overwrite and settings.out is not None:
         discard(settings.out)
     live = LiveRun(
@@ -106,8 +115,13 @@ def run_and_show(settings: SimulationConfig, *, overwrite: bool) -> None:
         uplink=codec_name(settings.uplink),
         downlink=codec_name(down),
     )
-    with live:
-        folder = run(settings, live.update)
+
+    def told(record: RoundRecord) -> None:
+        live.update(record)
+        tracking.add(record)
+
+    with live, tracking:
+        folder = run(settings, told)
     page = write_report(folder)
     console = Console()
     console.print(run_table(read_run(folder), last=5))
