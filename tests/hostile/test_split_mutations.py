@@ -22,7 +22,7 @@ import pytest
 from torch import nn
 
 from flowerpress.client.split import SplitLink
-from flowerpress.client.split.stream import Stream
+from flowerpress.client.stream import Stream
 from flowerpress.compression import FlowerpressError, WireError
 from flowerpress.compression.features import TableCodec, Tables, feature_codec
 from flowerpress.protos.split import (

@@ -14,7 +14,6 @@ from flowerpress.protos import (
     RECORD,
     UNDECIDED,
     Instruction,
-    MessageCarrier,
     Outcome,
     Receipt,
     Status,
@@ -33,7 +32,7 @@ def read(message: pb.Instruction | pb.Receipt) -> RecordDict:
 
 
 def intake() -> Intake:
-    return Intake(1, MessageCarrier(), Limits())
+    return Intake(1, Limits())
 
 
 def test_a_verdict_is_given_when_the_model_was_taken() -> None:

@@ -22,7 +22,7 @@ from flowerpress.client.split import (
     SplitRefusedError,
     SplitUnreachableError,
 )
-from flowerpress.client.split.stream import BrokenError, Stream
+from flowerpress.client.stream import BrokenError, Stream
 from flowerpress.compression import EncodeError
 from flowerpress.compression.features import Tables, feature_codec
 from flowerpress.protos import split_pb2

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 from torch import nn
 
-from flowerpress.client.split.stream import BrokenError, Stream
+from flowerpress.client.stream import BrokenError, Stream
 from flowerpress.protos import split_pb2
 from flowerpress.protos.split import Kind
 from flowerpress.server.split import Shared, SplitService

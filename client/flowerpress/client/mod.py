@@ -17,6 +17,7 @@ from flwr.supercore import log
 from numpy.typing import NDArray
 
 from flowerpress.client.asked import Asked, asked_for, measured
+from flowerpress.client.carriers import carrier_for
 from flowerpress.client.held import Held, apply, load, save, settle
 from flowerpress.compression import (
     ConfigError,
@@ -34,10 +35,8 @@ from flowerpress.compression import (
 from flowerpress.compression.rates.choice import choose
 from flowerpress.protos import (
     RECORD,
-    Carrier,
     Instruction,
     Kind,
-    MessageCarrier,
     Receipt,
     Status,
     Update,
@@ -46,8 +45,6 @@ from flowerpress.protos import (
 )
 
 __all__ = ["press"]
-
-_CARRIERS: dict[str, Carrier] = {MessageCarrier.name: MessageCarrier()}
 
 
 def press(
@@ -116,13 +113,8 @@ def _pressed(
     uplink: Preset | None,
     rate: float,
 ) -> Message:
-    if instruction.carrier not in _CARRIERS:
-        raise ConfigError(
-            f"the server sends over the carrier {instruction.carrier[:32]!r}, "
-            f"this client knows {', '.join(_CARRIERS)}"
-        )
-    carrier = _CARRIERS[instruction.carrier]
-    blob = carrier.detach(message.content, instruction.arrays, limit=None)
+    carrier = carrier_for(instruction, context)
+    blob = carrier.detach(message.content, instruction.arrays, None, instruction.claim)
     held = load(context, instruction.run)
     asked = asked_for(instruction, held, rate) if held is not None else None
     # The server has the change at hand only if it expects a codec that uses it.
@@ -146,12 +138,13 @@ def _pressed(
     reply = call_next(message, context)
     if reply.has_error():
         return reply
-    points = b""
+    points, claim = b"", b""
     if reply.metadata.message_type.split(".")[0] == MessageType.TRAIN:
         held, packed, points = _update(held, instruction, context, reply.content, asked, uplink)
-        key = next(iter(reply.content.array_records))
-        carrier.attach(reply.content, key, packed)
+        # Before it is sent: an update that does not get through is sent again with the next.
         save(context, held)
+        key = next(iter(reply.content.array_records))
+        claim = carrier.attach(reply.content, key, packed, held.sequence)
     Receipt(
         Status.OK,
         held.version,
@@ -159,6 +152,7 @@ def _pressed(
         plan_digest=instruction.plan_digest,
         uplink_rate=rate,
         points=points,
+        claim=claim,
     ).write(reply.content)
     return reply
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from flowerpress.protos.arrays import to_numpy, to_record
-    from flowerpress.protos.carrier import Carrier, MessageCarrier
+    from flowerpress.protos.carrier import Carrier, Carriers, MessageCarrier
     from flowerpress.protos.delivery import MAX_UPDATES, join_updates, split_updates
     from flowerpress.protos.envelope import Kind, Update, largest_blob, pack, unpack
     from flowerpress.protos.records import RECORD, Instruction, Receipt, Status
@@ -24,6 +24,7 @@ __all__ = [
     "RECORD",
     "UNDECIDED",
     "Carrier",
+    "Carriers",
     "Instruction",
     "Kind",
     "MessageCarrier",
@@ -44,7 +45,7 @@ __all__ = [
 
 _MODULES = {
     "arrays": ("to_numpy", "to_record"),
-    "carrier": ("Carrier", "MessageCarrier"),
+    "carrier": ("Carrier", "Carriers", "MessageCarrier"),
     "delivery": ("MAX_UPDATES", "join_updates", "split_updates"),
     "envelope": ("Kind", "Update", "largest_blob", "pack", "unpack"),
     "records": ("RECORD", "Instruction", "Receipt", "Status"),

@@ -60,6 +60,9 @@ class Instruction:
 
     ``verdict`` is on the client's last update. ``decay`` is what residuals are multiplied by each
     round, above 0 and up to 1.
+
+    ``exchange`` is what the carrier must know in this round and ``claim`` what it comes for; both
+    are empty where the blob rides in the message.
     """
 
     run: int
@@ -82,6 +85,8 @@ class Instruction:
     deadline: float = 0.0
     verdict: Verdict = UNDECIDED
     decay: float = 1.0
+    exchange: bytes = b""
+    claim: bytes = b""
 
     def write(self, content: RecordDict) -> None:
         """Put the instruction into the content of a message."""
@@ -115,7 +120,8 @@ class Receipt:
     """What a client answers: how it fared, and which version of the model it holds now.
 
     ``plan_digest`` names the plan that it holds, ``uplink_rate`` is what it believes its uplink to
-    have (bits a second, 0: unknown), ``points`` is what it measured where it was asked to.
+    have (bits a second, 0: unknown), ``points`` is what it measured where it was asked to, and
+    ``claim`` what the carrier says of the blob that it moved (empty: that rides in the message).
 
     Three sums of absolute values: ``owed`` is what its residual holds, ``orphaned`` what it gave up
     in this run because nobody can tell whether it was applied, ``dropped`` what was left out on
@@ -134,6 +140,7 @@ class Receipt:
     owed: float = 0.0
     orphaned: float = 0.0
     dropped: float = 0.0
+    claim: bytes = b""
 
     def write(self, content: RecordDict) -> None:
         """Put the receipt into the content of a reply."""

@@ -8,7 +8,7 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class Instruction(_message.Message):
-    __slots__ = ("run", "round", "client", "version", "held", "digest", "watermark", "arrays", "uplink", "carrier", "seed", "plan_digest", "plan", "target_bytes", "settings", "tensors", "split", "deadline", "outcome", "factor", "reason", "decay")
+    __slots__ = ("run", "round", "client", "version", "held", "digest", "watermark", "arrays", "uplink", "carrier", "seed", "plan_digest", "plan", "target_bytes", "settings", "tensors", "split", "deadline", "outcome", "factor", "reason", "decay", "exchange", "claim")
     class Outcome(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
         __slots__ = ()
         UNDECIDED: _ClassVar[Instruction.Outcome]
@@ -43,6 +43,8 @@ class Instruction(_message.Message):
     FACTOR_FIELD_NUMBER: _ClassVar[int]
     REASON_FIELD_NUMBER: _ClassVar[int]
     DECAY_FIELD_NUMBER: _ClassVar[int]
+    EXCHANGE_FIELD_NUMBER: _ClassVar[int]
+    CLAIM_FIELD_NUMBER: _ClassVar[int]
     run: int
     round: int
     client: int
@@ -65,10 +67,12 @@ class Instruction(_message.Message):
     factor: float
     reason: str
     decay: float
-    def __init__(self, run: _Optional[int] = ..., round: _Optional[int] = ..., client: _Optional[int] = ..., version: _Optional[int] = ..., held: _Optional[int] = ..., digest: _Optional[bytes] = ..., watermark: _Optional[int] = ..., arrays: _Optional[str] = ..., uplink: _Optional[str] = ..., carrier: _Optional[str] = ..., seed: _Optional[int] = ..., plan_digest: _Optional[bytes] = ..., plan: _Optional[bytes] = ..., target_bytes: _Optional[int] = ..., settings: _Optional[_Iterable[str]] = ..., tensors: _Optional[_Iterable[int]] = ..., split: _Optional[int] = ..., deadline: _Optional[float] = ..., outcome: _Optional[_Union[Instruction.Outcome, str]] = ..., factor: _Optional[float] = ..., reason: _Optional[str] = ..., decay: _Optional[float] = ...) -> None: ...
+    exchange: bytes
+    claim: bytes
+    def __init__(self, run: _Optional[int] = ..., round: _Optional[int] = ..., client: _Optional[int] = ..., version: _Optional[int] = ..., held: _Optional[int] = ..., digest: _Optional[bytes] = ..., watermark: _Optional[int] = ..., arrays: _Optional[str] = ..., uplink: _Optional[str] = ..., carrier: _Optional[str] = ..., seed: _Optional[int] = ..., plan_digest: _Optional[bytes] = ..., plan: _Optional[bytes] = ..., target_bytes: _Optional[int] = ..., settings: _Optional[_Iterable[str]] = ..., tensors: _Optional[_Iterable[int]] = ..., split: _Optional[int] = ..., deadline: _Optional[float] = ..., outcome: _Optional[_Union[Instruction.Outcome, str]] = ..., factor: _Optional[float] = ..., reason: _Optional[str] = ..., decay: _Optional[float] = ..., exchange: _Optional[bytes] = ..., claim: _Optional[bytes] = ...) -> None: ...
 
 class Receipt(_message.Message):
-    __slots__ = ("status", "version", "digest", "error", "field", "message", "plan_digest", "uplink_rate", "points", "owed", "orphaned", "dropped")
+    __slots__ = ("status", "version", "digest", "error", "field", "message", "plan_digest", "uplink_rate", "points", "owed", "orphaned", "dropped", "claim")
     class Status(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
         __slots__ = ()
         STATUS_UNSPECIFIED: _ClassVar[Receipt.Status]
@@ -91,6 +95,7 @@ class Receipt(_message.Message):
     OWED_FIELD_NUMBER: _ClassVar[int]
     ORPHANED_FIELD_NUMBER: _ClassVar[int]
     DROPPED_FIELD_NUMBER: _ClassVar[int]
+    CLAIM_FIELD_NUMBER: _ClassVar[int]
     status: Receipt.Status
     version: int
     digest: bytes
@@ -103,4 +108,5 @@ class Receipt(_message.Message):
     owed: float
     orphaned: float
     dropped: float
-    def __init__(self, status: _Optional[_Union[Receipt.Status, str]] = ..., version: _Optional[int] = ..., digest: _Optional[bytes] = ..., error: _Optional[str] = ..., field: _Optional[str] = ..., message: _Optional[str] = ..., plan_digest: _Optional[bytes] = ..., uplink_rate: _Optional[float] = ..., points: _Optional[bytes] = ..., owed: _Optional[float] = ..., orphaned: _Optional[float] = ..., dropped: _Optional[float] = ...) -> None: ...
+    claim: bytes
+    def __init__(self, status: _Optional[_Union[Receipt.Status, str]] = ..., version: _Optional[int] = ..., digest: _Optional[bytes] = ..., error: _Optional[str] = ..., field: _Optional[str] = ..., message: _Optional[str] = ..., plan_digest: _Optional[bytes] = ..., uplink_rate: _Optional[float] = ..., points: _Optional[bytes] = ..., owed: _Optional[float] = ..., orphaned: _Optional[float] = ..., dropped: _Optional[float] = ..., claim: _Optional[bytes] = ...) -> None: ...

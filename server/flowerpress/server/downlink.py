@@ -11,7 +11,13 @@ from flwr.app import Message, RecordDict
 from numpy.typing import NDArray
 
 from flowerpress.compression import ConfigError
-from flowerpress.protos import Carrier, Instruction, join_updates, to_numpy
+from flowerpress.protos import (
+    Carrier,
+    Carriers,
+    Instruction,
+    join_updates,
+    to_numpy,
+)
 from flowerpress.protos.store import Snapshot
 from flowerpress.server.broadcast import Broadcast, Packed
 from flowerpress.server.intake import Intake
@@ -42,13 +48,14 @@ class _Parcel:
 class Phase:
     """What was sent in the phase (train or evaluate) of a round under way.
 
-    ``key`` is the record name of the model, ``model`` the server's own; ``messages`` are those not
-    answered yet, by node.
+    ``key`` is the record name of the model, ``model`` the server's own; ``carriers`` move the blobs
+    of each node that is asked; ``messages`` are those not answered yet, by node.
     """
 
     number: int = 0
     key: str = ""
     model: dict[str, NDArray[Any]] = field(default_factory=dict)
+    carriers: Mapping[int, Carrier] = field(default_factory=dict)
     messages: dict[int, Message] = field(default_factory=dict)
     parcels: dict[int, _Parcel] = field(default_factory=dict)
     train: bool = True
@@ -60,7 +67,7 @@ class Downlink:
     Args:
         broadcast: the versions of the model.
         rates: the codecs and budgets that clients are told.
-        carrier: how blobs travel.
+        carriers: how blobs travel.
         meter: counts what is sent.
         seed: root of the clients' stochastic codecs.
         intake: the watermarks and verdicts that clients are told.
@@ -76,7 +83,7 @@ class Downlink:
         self,
         broadcast: Broadcast,
         rates: RateControl,
-        carrier: Carrier,
+        carriers: Carriers,
         meter: Meter,
         seed: int,
         intake: Intake,
@@ -86,7 +93,7 @@ class Downlink:
         self.versions: dict[int, int] = {}
         self._broadcast = broadcast
         self._rates = rates
-        self._carrier = carrier
+        self._carriers = carriers
         self._meter = meter
         self.seed = seed
         self._intake = intake
@@ -102,13 +109,21 @@ class Downlink:
         self.versions = dict(snapshot.facts["versions"])
         self.phase = Phase()
 
-    def address(self, server_round: int, messages: list[Message], *, train: bool) -> list[Message]:
+    def address(
+        self,
+        server_round: int,
+        messages: list[Message],
+        *,
+        train: bool,
+        seconds: float | None = None,
+    ) -> list[Message]:
         """Begin a phase: replace the model in each message by what its client lacks.
 
         Args:
             server_round: from 1.
             messages: the strategy's, with one model for all.
             train: whether clients are to send updates.
+            seconds: after which no update is taken any more; None: until the phase ends.
 
         Raises:
             ConfigError: several models.
@@ -125,8 +140,16 @@ class Downlink:
         ((key, record),) = records.values()
         model = to_numpy(record)
         self._broadcast.publish(server_round, model)
-        self.phase = Phase(server_round, key, model, train=train)
-        self._rates.begin(server_round, self._broadcast.manifest, model)
+        manifest = self._broadcast.manifest
+        carriers = self._carriers.open_round(
+            self._broadcast.run,
+            server_round,
+            [message.metadata.dst_node_id for message in messages],
+            largest=self._intake.largest(manifest) if train else 0,
+            seconds=seconds,
+        )
+        self.phase = Phase(server_round, key, model, carriers, train=train)
+        self._rates.begin(server_round, manifest, model)
         return [self.send(message) for message in messages]
 
     def send(self, message: Message) -> Message:
@@ -139,8 +162,9 @@ class Downlink:
             phase.parcels[known] = _Parcel.of(*broadcast.path(known))
         parcel = phase.parcels[known]
         content = RecordDict({k: v for k, v in message.content.items() if k != phase.key})
+        carrier, claim = phase.carriers[node], b""
         if parcel.blob:
-            self._carrier.attach(content, phase.key, parcel.blob)
+            claim = carrier.attach(content, phase.key, parcel.blob, broadcast.version)
         terms = self._rates.terms(node, broadcast.manifest, afresh=not known, train=phase.train)
         Instruction(
             run=broadcast.run,
@@ -151,7 +175,9 @@ class Downlink:
             digest=broadcast.digest,
             watermark=self._intake.watermarks.get(node, 0),
             arrays=phase.key,
-            carrier=self._carrier.name,
+            carrier=self._carriers.name,
+            exchange=carrier.terms,
+            claim=claim,
             seed=self.seed,
             verdict=self._intake.verdicts.of(node),
             decay=self._decay,
@@ -166,6 +192,10 @@ class Downlink:
         message.content = content
         phase.messages[node] = message
         return message
+
+    def finish(self) -> None:
+        """End the phase for the carriers: what has not arrived is not waited for."""
+        self._carriers.close_round()
 
     def send_whole(self, asked: Message) -> Message:
         """Return a message in place of ``asked``, for a client that turned out to hold no model."""

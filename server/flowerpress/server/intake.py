@@ -75,12 +75,11 @@ class Intake:
         verdicts: what became of each client's last one.
     """
 
-    def __init__(self, run: int, carrier: Carrier, limits: Limits) -> None:
+    def __init__(self, run: int, limits: Limits) -> None:
         self.watermarks: dict[int, int] = {}
         self.verdicts = Verdicts()
         self._staged: dict[int, tuple[int, Verdict, float]] = {}
         self._run = run
-        self._carrier = carrier
         self._limits = limits
 
     def begin(self) -> None:
@@ -130,14 +129,19 @@ class Intake:
         self.verdicts.restore(snapshot.facts["verdicts"])
         self._staged = {}
 
-    def blob(self, reply: Message, key: str, manifest: Manifest) -> bytes:
-        """Return the blob of a reply.
+    def largest(self, manifest: Manifest) -> int:
+        """Return the most bytes that a client's update of this model may have."""
+        return largest_blob(manifest, self._limits)
+
+    def blob(
+        self, carrier: Carrier, reply: Message, key: str, claim: bytes, manifest: Manifest
+    ) -> bytes:
+        """Return the blob of a reply, which ``carrier`` moved as the receipt's ``claim``.
 
         Raises:
             WireError: there is no blob, or it is too long.
         """
-        limit = largest_blob(manifest, self._limits)
-        blob = self._carrier.detach(reply.content, key, limit)
+        blob = carrier.detach(reply.content, key, self.largest(manifest), claim)
         if blob is None:
             raise FormatError(key, "the reply brings no update")
         return blob

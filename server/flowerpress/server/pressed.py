@@ -31,7 +31,7 @@ from flowerpress.compression import (
     preset,
 )
 from flowerpress.compression.rates.choice import choose
-from flowerpress.protos import Carrier, MessageCarrier, to_record
+from flowerpress.protos import Carriers, MessageCarrier, to_record
 from flowerpress.server.aggregate import Aggregator, FlowerMean, StreamingMean, as_model
 from flowerpress.server.broadcast import Broadcast
 from flowerpress.server.checkpoint import Checkpoint, Keeper
@@ -43,6 +43,7 @@ from flowerpress.server.inner_state import InnerState, settings_of
 from flowerpress.server.intake import Intake, Rejection, weight_of
 from flowerpress.server.left_out import LeftOut
 from flowerpress.server.meter import Meter
+from flowerpress.server.quorum import Closing, Quorum
 from flowerpress.server.rates import RateControl
 from flowerpress.server.replies import drop_arrays, one_reply
 from flowerpress.server.rounds import Evaluate, Progress, run_rounds
@@ -97,6 +98,13 @@ class Pressed(Strategy):
             1 keeps all of it. See docs/journal.md.
         checkpoint: the folder in which the state of this run is kept after each round, or a
             ``Checkpoint``; ``start`` goes on from what is there. See docs/resume.md.
+        carrier: how blobs travel: an ``ExchangeService`` that serves, for a connection of their own
+            beside Flower's; None: in Flower's messages. Bytes and models are the same.
+        deadline: seconds of a round of training; who has not answered by then is left out of it.
+            None: ``timeout`` of ``start``.
+        quorum: how many updates a round needs to change anything: a count, or a share of the
+            clients that were asked, as a float up to 1.0. With fewer, nobody's is applied, and
+            clients send that mass again.
 
     Attributes:
         meter: bytes sent, by round, direction, client and tensor.
@@ -119,6 +127,9 @@ class Pressed(Strategy):
         limits: Limits = DEFAULT_LIMITS,
         decay: float = 1.0,
         checkpoint: str | Path | Checkpoint | None = None,
+        carrier: Carriers | None = None,
+        deadline: float | None = None,
+        quorum: int | float = 1,
     ) -> None:
         refuse_secure_aggregation(inner)
         self.inner = inner
@@ -142,7 +153,8 @@ class Pressed(Strategy):
                 raise ConfigError(f"{name} is {number}; it must be from 0 to 2**64 - 1")
         root = secrets.randbits(32) if seed is None else seed
         run = secrets.randbits(64) if run_id is None else run_id
-        carrier: Carrier = MessageCarrier()
+        self._closing = Closing(deadline)
+        self._quorum = Quorum(quorum)
         self._broadcast = Broadcast(
             run,
             down,
@@ -151,11 +163,12 @@ class Pressed(Strategy):
             root,
             keep_change=self._up.uses_reference,
         )
-        self._intake = Intake(run, carrier, limits)
+        self._intake = Intake(run, limits)
         if not 0.0 < decay <= 1.0:
             raise ConfigError(f"decay is {decay}; it must be above 0 and up to 1 (no decay)")
+        carriers = MessageCarrier() if carrier is None else carrier
         self._downlink = Downlink(
-            self._broadcast, self._rates, carrier, self.meter, root, self._intake, decay
+            self._broadcast, self._rates, carriers, self.meter, root, self._intake, decay
         )
         self._left_out = LeftOut()
         self._uplink = Uplink(
@@ -218,7 +231,7 @@ class Pressed(Strategy):
             keeper.resume(progress)
             return run_rounds(
                 self,
-                StreamingGrid(grid),
+                StreamingGrid(grid, self._closing.deadline),
                 progress,
                 num_rounds,
                 timeout=timeout,
@@ -265,7 +278,9 @@ class Pressed(Strategy):
         self._grid = grid
         messages = list(self.inner.configure_train(server_round, arrays, config, grid))
         refuse_masked_messages(messages)
-        return self._downlink.address(server_round, messages, train=True)
+        self._closing.begin(train=True)
+        seconds = self._closing.deadline
+        return self._downlink.address(server_round, messages, train=True, seconds=seconds)
 
     def configure_evaluate(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
@@ -273,6 +288,7 @@ class Pressed(Strategy):
         """Let the inner strategy choose clients, and give each the bytes that it lacks."""
         self._grid = grid
         messages = self.inner.configure_evaluate(server_round, arrays, config, grid)
+        self._closing.begin(train=False)
         return self._downlink.address(server_round, list(messages), train=False)
 
     def aggregate_train(
@@ -315,6 +331,7 @@ class Pressed(Strategy):
                 self._left_out.refuse(server_round, reply.metadata.src_node_id, error)
                 continue
             accepted.append(reply)
+        self._downlink.finish()
         self._left_out.silent(server_round, phase.messages)
         if self._guard and isinstance(aggregator, Guarded):
             nodes = [reply.metadata.src_node_id for reply in accepted]
@@ -327,7 +344,11 @@ class Pressed(Strategy):
             self._left_out.count(server_round),
         )
         accepted = self._uplink.alike(accepted, note=aggregator is None)
-        if not accepted:
+        needed = self._quorum.needed(len(phase.carriers))
+        if 0 < len(accepted) < needed:
+            words = "flowerpress: %d updates, and %d are needed; the model stays as it is"
+            log(WARNING, words, len(accepted), needed)
+        if len(accepted) < needed:
             return None, None
         if not aggregator or weight_key is None:
             return self.inner.aggregate_train(server_round, [*accepted, *errors])
@@ -365,6 +386,7 @@ class Pressed(Strategy):
                 continue
             drop_arrays(reply.content)
             accepted.append(reply)
+        self._downlink.finish()
         self._left_out.silent(server_round, self._downlink.phase.messages)
         accepted = self._uplink.alike(accepted, note=True)
         return self.inner.aggregate_evaluate(server_round, [*accepted, *errors])
@@ -386,7 +408,7 @@ class Pressed(Strategy):
     def _ask_again(self, messages: list[Message]) -> Iterable[Message]:
         if self._grid is None:
             return []
-        return self._grid.send_and_receive(messages, timeout=self._timeout)
+        return self._grid.send_and_receive(messages, timeout=self._closing.left(self._timeout))
 
 
 def _called(codec: str | Path | Preset) -> str:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Iterator
 
-from flwr.app import Message
+from flwr.app import Message, MessageType
 from flwr.app.message.message import make_message
+from flwr.serverapp import Grid
 
 from flowerpress.protos import restamped
 from flowerpress.server.passing import PassingGrid
@@ -22,7 +23,16 @@ class StreamingGrid(PassingGrid):
 
     Flower's own grids gather every reply in a list first. Pulling one after the other keeps one
     in memory, and the order of sending makes sums of floats independent of who was faster.
+
+    Args:
+        grid: the one inside.
+        deadline: seconds for which replies to messages of training are waited for; None: no limit
+            but the caller's.
     """
+
+    def __init__(self, grid: Grid, deadline: float | None = None) -> None:
+        super().__init__(grid)
+        self._deadline = deadline
 
     def send_and_receive(
         self, messages: Iterable[Message], *, timeout: float | None = None
@@ -33,6 +43,8 @@ class StreamingGrid(PassingGrid):
         left out.
         """
         messages = list(messages)
+        if self._deadline is not None and any(map(_trains, messages)):
+            timeout = self._deadline if timeout is None else min(timeout, self._deadline)
         nodes = [message.metadata.dst_node_id for message in messages]
         # Where a message could not be sent its id is None; where none could, there are no ids.
         ids = self._grid.push_messages(messages)
@@ -48,6 +60,10 @@ class StreamingGrid(PassingGrid):
                 time.sleep(pause)
                 pause = min(2 * pause, LONGEST_PAUSE)
             yield from [_from_node(reply, node) for reply in pulled]
+
+
+def _trains(message: Message) -> bool:
+    return message.metadata.message_type.split(".")[0] == MessageType.TRAIN
 
 
 def _from_node(reply: Message, node: int) -> Message:

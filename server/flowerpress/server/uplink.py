@@ -79,7 +79,8 @@ class Uplink:
         manifest = self._broadcast.manifest
         receipt = self._check(reply)
         key = next(iter(reply.content.array_records), phase.key)
-        blob = self._intake.blob(reply, key, manifest)
+        carrier = phase.carriers[node]
+        blob = self._intake.blob(carrier, reply, key, receipt.claim, manifest)
         meter = self._meter.of(phase.number).uplink
         # What a client measured is sent beside its update, and is paid for like that.
         meter.record(node, len(blob) + len(receipt.points), manifest.nbytes, {})

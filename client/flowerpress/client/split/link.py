@@ -17,11 +17,12 @@ from flowerpress.client.split.errors import (
     SplitUnreachableError,
 )
 from flowerpress.client.split.metered import LinkMeter
-from flowerpress.client.split.stream import SILENCE, BrokenError, Stream
+from flowerpress.client.stream import SILENCE, BrokenError, Stream
 from flowerpress.compression import FormatError, WireError
 from flowerpress.compression.features import FeatureCodec, TableCodec, Tables, feature_codec
 from flowerpress.protos.split import (
     HELLO,
+    METHOD,
     Code,
     Kind,
     SplitLimits,
@@ -314,7 +315,7 @@ class SplitLink:
 
     def _open(self, deadline: float) -> str | None:
         """Try once; return what stood in the way."""
-        stream = Stream(self._channel)
+        stream = Stream(self._channel, METHOD)
         opened = SplitMessage(
             Kind.OPEN,
             step=self.acknowledged,

@@ -1,4 +1,4 @@
-"""One gRPC stream as a device uses it: a question, then its answer, before a deadline."""
+"""One gRPC stream as a device uses it: messages out, messages in before a deadline."""
 
 from __future__ import annotations
 
@@ -8,8 +8,6 @@ import time
 from collections.abc import Iterator
 
 import grpc
-
-from flowerpress.protos.split import METHOD
 
 __all__ = ["SILENCE", "BrokenError", "Stream"]
 
@@ -21,17 +19,27 @@ class BrokenError(Exception):
 
 
 class Stream:
-    """One gRPC stream: a question, then its answer, with a deadline."""
+    """A bidirectional stream of bytes to ``method`` of a service.
 
-    def __init__(self, channel: grpc.Channel) -> None:
+    What is sent waits in memory until gRPC takes it: whoever sends bounds what is under way.
+    """
+
+    def __init__(self, channel: grpc.Channel, method: str) -> None:
         self._out: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
         self._in: queue.SimpleQueue[bytes | Exception] = queue.SimpleQueue()
-        self._call = channel.stream_stream(METHOD)(iter(self._out.get, None))
+        self._call = channel.stream_stream(method)(iter(self._out.get, None))
         threading.Thread(target=self._read, args=(self._call,), daemon=True).start()
 
-    def ask(self, data: bytes, deadline: float) -> bytes:
-        """Send ``data`` and return what comes back."""
+    def send(self, data: bytes) -> None:
+        """Send ``data``; do not wait until it has left."""
         self._out.put(data)
+
+    def receive(self, deadline: float) -> bytes:
+        """Return the next message that comes in before ``deadline`` (``time.monotonic``).
+
+        Raises:
+            BrokenError: none did, or the stream ended.
+        """
         try:
             answer = self._in.get(timeout=max(0.0, deadline - time.monotonic()))
         except queue.Empty:
@@ -39,6 +47,24 @@ class Stream:
         if isinstance(answer, Exception):
             raise BrokenError(_reason(answer)) from answer
         return answer
+
+    def ask(self, data: bytes, deadline: float) -> bytes:
+        """Send ``data`` and return what comes back.
+
+        Raises:
+            BrokenError: as ``receive``.
+        """
+        self.send(data)
+        return self.receive(deadline)
+
+    def finish(self, deadline: float) -> None:
+        """Let what was sent arrive and the other end finish, if both do before ``deadline``."""
+        self._out.put(None)
+        try:
+            while True:
+                self.receive(deadline)
+        except BrokenError:
+            return
 
     def end(self) -> None:
         """End the stream; nothing more is read."""

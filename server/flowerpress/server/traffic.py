@@ -1,0 +1,42 @@
+"""Bytes of one client of a service beside Flower, both ways."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass, field
+
+__all__ = ["Counts", "Traffic"]
+
+
+@dataclass
+class Counts:
+    """Bytes one way. ``message``: all that was handed to gRPC; ``by_kind``: the payloads in it, by
+    what they are; ``raw``: the same arrays as float32. ``messages`` counts them.
+    """
+
+    message: int = 0
+    raw: int = 0
+    messages: int = 0
+    by_kind: dict[str, int] = field(default_factory=lambda: defaultdict(int))
+
+    @property
+    def payload(self) -> int:
+        """Bytes of all payloads."""
+        return sum(self.by_kind.values())
+
+    def record(self, message: int, raw: int = 0, **payloads: int) -> None:
+        """Count one message."""
+        self.message += message
+        self.raw += raw
+        self.messages += 1
+        for kind, size in payloads.items():
+            if size:
+                self.by_kind[kind] += size
+
+
+@dataclass
+class Traffic:
+    """Bytes of one client, both ways."""
+
+    up: Counts = field(default_factory=Counts)
+    down: Counts = field(default_factory=Counts)
