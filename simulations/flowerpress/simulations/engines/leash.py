@@ -2,8 +2,8 @@
 
 Flower's SuperLink starts a launcher, that starts the simulation, that starts Ray with a dozen
 processes, most of them in sessions of their own. Whoever holds the other end of this process's
-standard input holds them all: when it closes (a normal end, an error, even ``kill -9``), the
-command is asked to end, and a few seconds later it and all that it started are killed.
+standard input holds them all: when it closes (a normal end, an error, even ``kill -9``) or on
+SIGTERM, the command is asked to end, and a few seconds later it and all that it started are killed.
 
 On Linux orphans are adopted by this process, so that none escapes by losing its parent. Elsewhere
 only the command's own process group is ended.
@@ -18,6 +18,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -34,15 +35,27 @@ def main(command: list[str]) -> int:
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     process = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True)
-    threading.Thread(target=_wait_for_end_of_input, args=(process,), daemon=True).start()
+    # Supervisors and `timeout` may ask a whole group to end, this process among it.
+    signal.signal(signal.SIGTERM, lambda *_: _in_background(_end, process))
+    _in_background(_wait_for_end_of_input, process)
     code = process.wait()
     _kill_all(process.pid)
     return code
 
 
+def _in_background(
+    function: Callable[[subprocess.Popen[bytes]], None], process: subprocess.Popen[bytes]
+) -> None:
+    threading.Thread(target=function, args=(process,), daemon=True).start()
+
+
 def _wait_for_end_of_input(process: subprocess.Popen[bytes]) -> None:
     while os.read(0, 4096):
         pass
+    _end(process)
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
     process.terminate()
     try:
         process.wait(_GRACE)

@@ -4,59 +4,35 @@ A SuperLink of our own is started on a free port, with a Flower home of its own 
 folder, and a small Flower app is run on it that holds the configuration as JSON. The app writes
 the run's folder; its rounds are read from there as they appear. Nothing is left behind: neither
 processes (see ``leash.py``) nor temporary files.
-
-``flwr run --stream`` ends with 0 even where the run failed, so the run is asked for its status.
 """
 
 from __future__ import annotations
 
-import json
-import os
-import re
-import socket
-import subprocess
-import sys
-import sysconfig
 import tempfile
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Callable
 from pathlib import Path
-from typing import IO
 
 from flowerpress.compression.errors import ConfigError
 from flowerpress.simulations.config import SimulationConfig
 from flowerpress.simulations.engines.errors import EngineError
+from flowerpress.simulations.engines.flower import (
+    COMPLETED,
+    FlowerHome,
+    Leashed,
+    free_port,
+    log_tail,
+)
+from flowerpress.simulations.engines.project import write_app
 from flowerpress.simulations.record import RoundRecord, RunReader
 
 __all__ = ["FlowerLink", "run_ray"]
 
 _START = 60.0  # seconds for the SuperLink to come up
 _POLL = 0.25
-_TAIL = 15  # lines of a failed run's log to show
 
-_PROJECT = """\
-[build-system]
-requires = ["hatchling"]
-build-backend = "hatchling.build"
-
-[project]
-name = "flowerpress-simulation"
-version = "1.0.0"
-description = "One simulation of flowerpress on Flower's engine"
-license = "Apache-2.0"
-dependencies = []
-
-[tool.flwr.app]
-publisher = "flowerpress"
-
-[tool.flwr.app.components]
-serverapp = "simulation_app:server"
-clientapp = "simulation_app:client"
-
-[tool.flwr.app.config]
-"""
+_MODULE = "simulation_app"
 
 # Ray's actors import this module too, each in its own process.
 _APP = '''\
@@ -117,7 +93,7 @@ class FlowerLink:
             prefix="flowerpress-", ignore_cleanup_errors=True
         )
         self.home = Path(self._folder.name)
-        self._leash: subprocess.Popen[bytes] | None = None
+        self._leash: Leashed | None = None
         try:
             self._start()
         except BaseException:
@@ -130,9 +106,8 @@ class FlowerLink:
 
     def close(self) -> None:
         """End the SuperLink and all that it started, and remove its files."""
-        if self._leash is not None and self._leash.stdin is not None:
-            self._leash.stdin.close()
-            self._leash.wait()
+        if self._leash is not None:
+            self._leash.close()
         self._folder.cleanup()
 
     def run(
@@ -146,107 +121,47 @@ class FlowerLink:
             EngineError: it failed, with the end of its log.
         """
         app = self.home / "app"
-        app.mkdir(exist_ok=True)
-        (app / "pyproject.toml").write_text(_PROJECT, encoding="utf-8")
-        (app / "simulation_app.py").write_text(source, encoding="utf-8")
+        write_app(
+            app,
+            "One simulation of flowerpress on Flower's engine",
+            {f"{_MODULE}.py": source},
+            server=f"{_MODULE}:server",
+            client=f"{_MODULE}:client",
+        )
         federation = (
             f"num-supernodes={clients} client-resources-num-cpus=1 "
             f"init-args-num-cpus={workers} init-args-log-to-driver=false"
         )
-        command = ["run", str(app), "press", "--stream", "--federation-config", federation]
         log = self.home / "run.log"
-        with log.open("wb") as output, self._flwr(command, output) as process:
-            while process.poll() is None:
-                tick()
-                time.sleep(_POLL)
-        status = self._status()
-        if status != "finished:completed":
+        status = self._flower.run(app, log, ["--federation-config", federation], tick)
+        if status != COMPLETED:
             raise EngineError(
-                f"Flower's run ended as {status!r}; the end of its log:\n{_tail(log)}"
+                f"Flower's run ended as {status!r}; the end of its log:\n{log_tail(log)}"
             )
 
     def _start(self) -> None:
-        port = _free_port()
-        self._env = _environment(self.home)
-        (self.home / "config.toml").write_text(
-            f'[superlink]\ndefault = "press"\n[superlink.press]\n'
-            f'address = "127.0.0.1:{port}"\ninsecure = true\n',
-            encoding="utf-8",
-        )
+        port = free_port()
+        self._flower = FlowerHome(self.home, **_ray(self.home))
+        self._flower.connect(f"127.0.0.1:{port}")
         log = self.home / "superlink.log"
-        leash = [sys.executable, "-P", "-m", "flowerpress.simulations.engines.leash"]
-        link = [_script("flower-superlink"), "--insecure", "--simulation", "--host", "127.0.0.1"]
+        link = ["flower-superlink", "--insecure", "--simulation", "--host", "127.0.0.1"]
         link += ["--port", str(port), "--disable-runtime-dependency-installation"]
         with log.open("wb") as output:
-            self._leash = subprocess.Popen(
-                leash + link,
-                stdin=subprocess.PIPE,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                env=self._env,
-            )
+            self._leash = self._flower.start(link, output)
         deadline = time.monotonic() + _START
         while not _answers(port):
             if self._leash.poll() is not None or time.monotonic() > deadline:
-                raise EngineError(f"Flower's SuperLink does not start:\n{_tail(log)}")
+                raise EngineError(f"Flower's SuperLink does not start:\n{log_tail(log)}")
             time.sleep(_POLL)
 
-    def _status(self) -> str:
-        with tempfile.TemporaryFile() as output:
-            with self._flwr(["ls", "press", "--format", "json"], output) as process:
-                process.wait()
-            output.seek(0)
-            text = output.read().decode(errors="replace")
-        try:
-            return str(json.loads(text[text.index("{") :])["runs"][0]["status"])
-        except (ValueError, KeyError, IndexError, TypeError):
-            return f"unknown ({text.strip()[-200:]})"
 
-    @contextmanager
-    def _flwr(self, command: list[str], output: IO[bytes]) -> Iterator[subprocess.Popen[bytes]]:
-        process = subprocess.Popen(
-            [_script("flwr"), *command],
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            env=self._env,
-        )
-        try:
-            yield process
-        finally:
-            process.kill()
-            process.wait()
-
-
-def _environment(home: Path) -> dict[str, str]:
-    scripts = sysconfig.get_path("scripts")
-    environment = {
-        **os.environ,
-        "FLWR_HOME": str(home),
-        "FLWR_TELEMETRY_ENABLED": "0",
-        "FLWR_DISABLE_UPDATE_CHECK": "1",
-        # Otherwise Flower makes a fresh environment in which nothing of this one is installed.
-        "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
-        "RAY_USAGE_STATS_ENABLED": "0",
-        "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-        # The SuperLink finds its own helpers by name.
-        "PATH": os.pathsep.join([scripts, os.environ.get("PATH", "")]),
-        "NO_PROXY": ",".join(["127.0.0.1", os.environ.get("NO_PROXY", "")]),
-    }
+def _ray(home: Path) -> dict[str, str]:
+    """Return what Ray reads of its environment."""
+    variables = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
     # Ray's sessions go with the folder, unless their sockets' names would become too long.
     if len(str(home)) <= 36:
-        environment["RAY_TMPDIR"] = str(home)
-    return environment
-
-
-def _script(name: str) -> str:
-    return str(Path(sysconfig.get_path("scripts")) / name)
-
-
-def _free_port() -> int:
-    with closing(socket.socket()) as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+        variables["RAY_TMPDIR"] = str(home)
+    return variables
 
 
 def _answers(port: int) -> bool:
@@ -256,9 +171,3 @@ def _answers(port: int) -> bool:
             return True
     except OSError:
         return False
-
-
-def _tail(log: Path) -> str:
-    text = re.sub(r"\x1b\[[0-9;]*m", "", log.read_text(errors="replace"))
-    lines = [line for line in text.splitlines() if line.strip()]
-    return "\n".join(lines[-_TAIL:])
