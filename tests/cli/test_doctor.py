@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from flowerpress.simulations import health
+from flowerpress.simulations.health import Check, machine
 from tests.cli.conftest import Said
 
 
@@ -45,7 +45,7 @@ def test_advice_comes_out_whole(
             raise PackageNotFoundError(name)
         return version(name)
 
-    monkeypatch.setattr(health, "version", absent)
+    monkeypatch.setattr(machine, "version", absent)
     said = flowerpress("doctor", "--quick", columns=120)
     assert said.code == 1
     assert "missing; pip install 'flowerpress[simulation]' -c constraints.txt" in said.out
@@ -54,10 +54,10 @@ def test_advice_comes_out_whole(
 def test_a_check_that_breaks_is_a_finding(
     flowerpress: Callable[..., Said], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def broken() -> health.Check:
+    def broken() -> Check:
         raise OSError("libllvm.so: cannot open")
 
-    monkeypatch.setattr(health, "_kernels", broken)
+    monkeypatch.setattr(machine, "_kernels", broken)
     said = flowerpress("doctor")
     assert said.code == 1
     assert "FAILED  codecs" in said.out
