@@ -9,12 +9,24 @@ import pytest
 
 from tests.cli.conftest import command
 
+CERTS = ("certs make", "certs device", "certs register", "certs renew", "certs show")
 SPLIT = ("split train", "split distill", "split serve", "split infer", "split compare")
-COMMANDS = ("simulate", "compare", "report", "inspect", "pack", "unpack", "proxy", "doctor")
-WITHOUT_ARGUMENTS = ("doctor", "split compare")
+COMMANDS = (
+    "simulate",
+    "compare",
+    "report",
+    "inspect",
+    "pack",
+    "unpack",
+    "proxy",
+    "server",
+    "client",
+    "doctor",
+)
+WITHOUT_ARGUMENTS = ("client", "doctor", "split compare")
 
 
-@pytest.mark.parametrize("name", [*COMMANDS, *SPLIT])
+@pytest.mark.parametrize("name", [*COMMANDS, *SPLIT, *CERTS])
 @pytest.mark.parametrize("columns", [80, 120])
 def test_help_of_a_command_has_an_example_and_explains_everything(name: str, columns: int) -> None:
     said = command(*name.split(), "--help", columns=columns)

@@ -11,6 +11,7 @@ import hashlib
 import random
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -34,12 +35,28 @@ from flowerpress.simulations.recording import Recorder, TrainLoss, save_model
 from flowerpress.simulations.side import Side
 from flowerpress.simulations.strategies import make_strategy
 
-__all__ = ["client_app_from_json", "make_client_app", "make_server_app"]
+__all__ = ["Surroundings", "client_app_from_json", "make_client_app", "make_server_app", "serve"]
 
 OnRecord = Callable[[RoundRecord], None]
 
 # Whole days: a simulated round takes as long as it takes, there is no client to give up on.
 _TIMEOUT = 30 * 24 * 3600.0
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What a run has around it, as opposed to what it is; the default is a simulation.
+
+    ``run_id`` binds updates to the run; None makes it of the configuration. ``timeout``: seconds
+    after which a round goes on without who has not answered. ``options``: more of ``Pressed``.
+    """
+
+    run_id: int | None = None
+    timeout: float = _TIMEOUT
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+_SIMULATION = Surroundings()
 
 
 def client_app_from_json(text: str) -> ClientApp:
@@ -103,12 +120,18 @@ def make_server_app(config: SimulationConfig, on_record: OnRecord | None = None)
 
     @app.main()
     def main(grid: Grid, context: Context) -> None:
-        _serve(config, grid, on_record)
+        serve(config, grid, on_record)
 
     return app
 
 
-def _serve(config: SimulationConfig, grid: Grid, on_record: OnRecord | None) -> None:
+def serve(
+    config: SimulationConfig,
+    grid: Grid,
+    on_record: OnRecord | None = None,
+    surroundings: Surroundings = _SIMULATION,
+) -> None:
+    """Run all rounds of ``config`` over a grid and write ``config.out``: a ServerApp's main."""
     if config.out is None:
         raise ValueError("a server app needs a configuration with `out`")
     torch.set_num_threads(config.threads)
@@ -125,7 +148,8 @@ def _serve(config: SimulationConfig, grid: Grid, on_record: OnRecord | None) -> 
         "downlink": None if config.downlink == "same" else config.downlink,
         "defence": config.defence,
         "seed": config.seed,
-        "run_id": _run_id(config),
+        "run_id": _run_id(config) if surroundings.run_id is None else surroundings.run_id,
+        **surroundings.options,
     }
     with _side(loaded, inner, nodes.partitions, options) as side, RunWriter(config.out) as writer:
 
@@ -136,7 +160,9 @@ def _serve(config: SimulationConfig, grid: Grid, on_record: OnRecord | None) -> 
 
         pressed = side.pressed
         recorder = Recorder(loaded, side.model, pressed, train_loss, nodes.partitions, emit, linked)
-        pressed.start(linked or nodes, side.arrays, config.rounds, _TIMEOUT, evaluate_fn=recorder)
+        pressed.start(
+            linked or nodes, side.arrays, config.rounds, surroundings.timeout, evaluate_fn=recorder
+        )
         side.save(config.out, recorder.arrays)
         writer.finish(recorder.summary())
 

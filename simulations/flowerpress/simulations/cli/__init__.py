@@ -15,12 +15,16 @@ from click import Context, HelpFormatter
 from typer.core import TyperArgument, TyperCommand
 
 from flowerpress.compression.errors import FlowerpressError
+from flowerpress.simulations.cli.certs import COMMANDS as CERTS_COMMANDS
+from flowerpress.simulations.cli.certs import HELP as CERTS_HELP
+from flowerpress.simulations.cli.client import client
 from flowerpress.simulations.cli.compare import compare
 from flowerpress.simulations.cli.doctor import doctor
 from flowerpress.simulations.cli.inspect import inspect
 from flowerpress.simulations.cli.pack import pack
 from flowerpress.simulations.cli.proxy import proxy
 from flowerpress.simulations.cli.report import report
+from flowerpress.simulations.cli.server import server
 from flowerpress.simulations.cli.simulate import simulate
 from flowerpress.simulations.cli.split import COMMANDS as SPLIT_COMMANDS
 from flowerpress.simulations.cli.split import HELP as SPLIT_HELP
@@ -87,6 +91,8 @@ for _command, _short in (
     (pack, "A model file in a fraction of its bytes."),
     (unpack, "A packed model as a model file again."),
     (proxy, "A slow link that breaks, before any service."),
+    (server, "A small deployment's server."),
+    (client, "A device's part of a deployment."),
     (doctor, "Whether this machine has what a run needs."),
 ):
     app.command(cls=_Command, short_help=_short)(_command)
@@ -97,6 +103,10 @@ for _command, _short in TUNE_COMMANDS:
 app.add_typer(
     _tune, name="tune", help=TUNE_HELP, short_help="A codec for each tensor, in a budget."
 )
+_certs = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
+for _name, (_command, _short) in CERTS_COMMANDS.items():
+    _certs.command(_name, cls=_Command, short_help=_short)(_command)
+app.add_typer(_certs, name="certs", help=CERTS_HELP, short_help="Certificates and device keys.")
 _split = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
 for _name, (_command, _short) in SPLIT_COMMANDS.items():
     _split.command(_name, cls=_Command, short_help=_short)(_command)
@@ -106,11 +116,18 @@ app.add_typer(
 
 
 def main() -> None:
-    """Run the command line; errors of flowerpress end it with a message and status 2."""
+    """Run the command line; errors of flowerpress end it with a message, most with status 2."""
     try:
         app()
     except FlowerpressError as error:
-        from flowerpress.simulations.engines.errors import StoppedError
-
         print(f"flowerpress: {error}", file=sys.stderr)
-        sys.exit(130 if isinstance(error, StoppedError) else 2)
+        sys.exit(_code(error))
+
+
+def _code(error: FlowerpressError) -> int:
+    from flowerpress.simulations.deploy.exits import DeploymentError
+    from flowerpress.simulations.engines.errors import StoppedError
+
+    if isinstance(error, DeploymentError):
+        return error.code
+    return 130 if isinstance(error, StoppedError) else 2

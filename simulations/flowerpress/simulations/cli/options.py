@@ -15,6 +15,7 @@ __all__ = [
     "Clients",
     "ConfigFile",
     "DataFolder",
+    "Downlink",
     "Engine",
     "Force",
     "Overrides",
@@ -25,6 +26,7 @@ __all__ = [
     "Seed",
     "Task",
     "TensorBoard",
+    "Uplink",
     "configure",
 ]
 
@@ -60,6 +62,16 @@ Partition = Annotated[
 ]
 Engine = Annotated[
     str | None, typer.Option(help="inline (default) or ray (Flower's Simulation Engine).")
+]
+Uplink = Annotated[
+    str | None,
+    typer.Option(
+        help="Codec of client updates: stc (default), none, int8, 'topk(density=0.02)', ..., "
+        "a policy.toml or a plan.json."
+    ),
+]
+Downlink = Annotated[
+    str | None, typer.Option(help="Codec of model changes (default: as the uplink).")
 ]
 Seed = Annotated[int | None, typer.Option(help="Root of all randomness (default 0).")]
 ClientWorkers = Annotated[

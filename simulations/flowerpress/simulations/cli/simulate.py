@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
-
-import typer
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from flowerpress.simulations.cli.options import (
     Clients,
     ClientWorkers,
     ConfigFile,
     DataFolder,
+    Downlink,
     Engine,
     Overrides,
     Overwrite,
@@ -20,6 +20,7 @@ from flowerpress.simulations.cli.options import (
     Seed,
     Task,
     TensorBoard,
+    Uplink,
     configure,
 )
 
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from flowerpress.simulations.config import SimulationConfig
     from flowerpress.simulations.metrics import RoundRecord
 
-__all__ = ["run_and_show", "simulate"]
+__all__ = ["run_and_show", "show_run", "simulate"]
 
 
 def simulate(
@@ -40,16 +41,8 @@ def simulate(
     rounds: Rounds = None,
     clients: Clients = None,
     partition: Partition = None,
-    uplink: Annotated[
-        str | None,
-        typer.Option(
-            help="Codec of client updates: stc (default), none, int8, 'topk(density=0.02)', ..., "
-            "a policy.toml or a plan.json."
-        ),
-    ] = None,
-    downlink: Annotated[
-        str | None, typer.Option(help="Codec of model changes (default: as the uplink).")
-    ] = None,
+    uplink: Uplink = None,
+    downlink: Downlink = None,
     seed: Seed = None,
     engine: Engine = None,
     workers: ClientWorkers = None,
@@ -83,18 +76,14 @@ def run_and_show(
     settings: SimulationConfig, *, overwrite: bool, tensorboard: Path | None = None
 ) -> None:
     """Run a simulation with its live display, then write and show what came of it."""
-    from rich.console import Console
-
     from flowerpress.compression import ConfigError
     from flowerpress.simulations.codecs import check_codecs, codec_name
     from flowerpress.simulations.engines import run
     from flowerpress.simulations.live import LiveRun
     from flowerpress.simulations.loaded import load
     from flowerpress.simulations.quiet import hush_flower
-    from flowerpress.simulations.record import discard, is_finished, read_run
-    from flowerpress.simulations.report import write_report
+    from flowerpress.simulations.record import discard, is_finished
     from flowerpress.simulations.strategies import check_strategy
-    from flowerpress.simulations.tables import run_table
     from flowerpress.simulations.tracking import Tracking
 
     if settings.out is not None and is_finished(settings.out) and not overwrite:
@@ -122,6 +111,17 @@ def run_and_show(
 
     with live, tracking:
         folder = run(settings, told)
+    show_run(folder)
+
+
+def show_run(folder: Path) -> None:
+    """Write a run's report and show its last rounds."""
+    from rich.console import Console
+
+    from flowerpress.simulations.record import read_run
+    from flowerpress.simulations.report import write_report
+    from flowerpress.simulations.tables import run_table
+
     page = write_report(folder)
     console = Console()
     console.print(run_table(read_run(folder), last=5))

@@ -1,0 +1,141 @@
+"""``flowerpress server``: a small deployment's server in one command."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from flowerpress.simulations.cli.options import (
+    ConfigFile,
+    DataFolder,
+    Downlink,
+    Overrides,
+    Overwrite,
+    Partition,
+    Rounds,
+    Seed,
+    Task,
+    TensorBoard,
+    Uplink,
+    configure,
+)
+
+if TYPE_CHECKING:
+    from flowerpress.simulations.config import SimulationConfig
+    from flowerpress.simulations.deploy.serving import Site
+
+__all__ = ["server"]
+
+
+def server(
+    overrides: Overrides = None,
+    certs: Annotated[Path, typer.Option(help="Folder that flowerpress certs made.")] = Path(
+        "certs"
+    ),
+    devices: Annotated[int, typer.Option(min=1, help="Devices to wait for.")] = 2,
+    state: Annotated[Path, typer.Option(help="Folder for what has to outlive a restart.")] = Path(
+        "server"
+    ),
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "0.0.0.0",
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port of Flower's SuperLink.")] = 8000,
+    app: Annotated[
+        Path | None, typer.Option(help="Folder of a Flower app of your own, to run instead.")
+    ] = None,
+    config: ConfigFile = None,
+    task: Task = None,
+    data: DataFolder = None,
+    rounds: Rounds = None,
+    partition: Partition = None,
+    uplink: Uplink = None,
+    downlink: Downlink = None,
+    seed: Seed = None,
+    deadline: Annotated[
+        float, typer.Option(min=1, help="Seconds after which a round goes on without the missing.")
+    ] = 600.0,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder of the run (default: run in --state).")
+    ] = None,
+    overwrite: Overwrite = False,
+    tensorboard: TensorBoard = None,
+) -> None:
+    """Start a SuperLink with TLS and node keys, wait for the devices, train, and report.
+
+    The run's folder is like that of flowerpress simulate, and so are the keys of its configuration.
+    Ends with 0 when the run is finished, 2 where an option or a file is wrong, 70 where the run
+    failed, 75 where the SuperLink ended by itself, 130 on Ctrl-C, 143 on SIGTERM.
+
+    Example: flowerpress server --certs certs --devices 3 --task digits --rounds 5 --uplink int8
+    """
+    import signal
+
+    from flowerpress.simulations.deploy.exits import Exit
+    from flowerpress.simulations.deploy.keys import Keys
+    from flowerpress.simulations.deploy.serving import Site
+
+    def terminate(*_: object) -> None:
+        raise SystemExit(Exit.TERMINATED)
+
+    signal.signal(signal.SIGTERM, terminate)
+    site = Site(Keys(certs.expanduser()), state, host, port, devices, deadline)
+    if app is not None:
+        from flowerpress.simulations.deploy.serving import run_app
+
+        run_app(site, app, lambda text: print(text, flush=True))
+        return
+    settings = configure(
+        config,
+        overrides,
+        task=task,
+        data=data,
+        rounds=rounds,
+        partition=partition,
+        uplink=uplink,
+        downlink=downlink,
+        seed=seed,
+        out=out,
+    )
+    _run_and_show(site, settings, overwrite=overwrite, tensorboard=tensorboard)
+
+
+def _run_and_show(
+    site: Site, settings: SimulationConfig, *, overwrite: bool, tensorboard: Path | None
+) -> None:
+    from flowerpress.simulations.cli.simulate import show_run
+    from flowerpress.simulations.codecs import codec_name
+    from flowerpress.simulations.deploy.serving import prepared, run_configured
+    from flowerpress.simulations.engines.errors import StoppedError
+    from flowerpress.simulations.live import LiveRun
+    from flowerpress.simulations.quiet import hush_flower
+    from flowerpress.simulations.record import RoundRecord, discard
+    from flowerpress.simulations.tracking import Tracking
+
+    hush_flower()
+    settings = prepared(site, settings, overwrite=overwrite)
+    assert settings.out is not None
+    tracking = Tracking(tensorboard)
+    if overwrite:
+        discard(settings.out)
+    down = settings.uplink if settings.downlink == "same" else settings.downlink
+    live = LiveRun(
+        settings.task,
+        rounds=settings.rounds,
+        clients=site.devices,
+        uplink=codec_name(settings.uplink),
+        downlink=codec_name(down),
+    )
+
+    def say(text: str) -> None:
+        live.console.print(text, soft_wrap=True, markup=False, highlight=False)
+
+    def told(record: RoundRecord) -> None:
+        live.update(record)
+        tracking.add(record)
+
+    try:
+        with live, tracking:
+            folder = run_configured(site, settings, told, say)
+    except KeyboardInterrupt:
+        raise StoppedError(settings.out) from None
+    show_run(folder)

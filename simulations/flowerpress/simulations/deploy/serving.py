@@ -1,0 +1,149 @@
+"""A server's part of a deployment: SuperLink, keys, devices, and one run to its end."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from flowerpress.compression.errors import ConfigError
+from flowerpress.simulations.codecs import check_codecs
+from flowerpress.simulations.config import SimulationConfig
+from flowerpress.simulations.deploy.bundle import write_bundle
+from flowerpress.simulations.deploy.claim import claimed
+from flowerpress.simulations.deploy.exits import DeploymentError, Exit
+from flowerpress.simulations.deploy.keys import Keys
+from flowerpress.simulations.deploy.served import VARIABLE, Served
+from flowerpress.simulations.deploy.superlink import SuperLink
+from flowerpress.simulations.engines.flower import COMPLETED, log_tail
+from flowerpress.simulations.loaded import load
+from flowerpress.simulations.record import RoundRecord, RunReader, is_finished
+from flowerpress.simulations.strategies import check_strategy
+
+__all__ = ["Site", "prepared", "run_app", "run_configured"]
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Site:
+    """Where a server is: its keys, its state folder, where it listens, how many devices it wants.
+
+    ``deadline``: seconds of a round, after which it goes on without who has not answered.
+    """
+
+    keys: Keys
+    state: Path
+    host: str
+    port: int
+    devices: int
+    deadline: float
+
+
+def prepared(site: Site, config: SimulationConfig, *, overwrite: bool) -> SimulationConfig:
+    """Return the configuration as the run has it, with ``out``; what can be wrong is found here.
+
+    Raises:
+        ConfigError: the configuration cannot be used with these devices, keys or folders.
+    """
+    if config.split is not None:
+        raise ConfigError("flowerpress server runs whole networks; for a cut one see docs/split.md")
+    for name in ("links", "deadline", "attack"):
+        if getattr(config, name) is not None:
+            raise ConfigError(
+                f"{name} = {getattr(config, name)} is for simulations, not for devices"
+            )
+    if config.clients not in (None, site.devices):
+        raise ConfigError(f"clients = {config.clients}, but there are {site.devices} devices")
+    site.keys.check()
+    out = (config.out or site.state / "run").expanduser().absolute()
+    if is_finished(out) and not overwrite:
+        raise ConfigError(f"{out}: holds a finished run; another --out, or --overwrite")
+    config = config.model_copy(update={"clients": site.devices, "out": out})
+    check_codecs(config)
+    check_strategy(config, len(load(config).partition))
+    return config
+
+
+def run_configured(
+    site: Site, config: SimulationConfig, on_record: Callable[[RoundRecord], None], say: Say
+) -> Path:
+    """Run a configuration on the devices and return the run's folder, as a simulation's is.
+
+    ``config`` is as ``prepared`` returns it; ``on_record`` gets each round as it ends, ``say`` what
+    happens besides.
+
+    Raises:
+        ConfigError: a port or the state folder cannot be used.
+        DeploymentError: the run failed, or the SuperLink ended.
+    """
+    if config.out is None:
+        raise ValueError("a run needs a configuration with `out`")
+    with claimed(site.state, "flowerpress server") as state:
+        settings = state / "served.json"
+        Served(config=config, run_id=secrets.randbits(64), deadline=site.deadline).write(settings)
+        app = state / "app"
+        write_bundle(app, config)
+        reader = RunReader(config.out)
+        reader.path.unlink(missing_ok=True)
+
+        def follow() -> None:
+            if reader.path.exists():
+                for record in reader.poll():
+                    on_record(record)
+
+        _run(site, state, app, {VARIABLE: str(settings)}, follow, say)
+        follow()
+    return config.out
+
+
+def run_app(site: Site, app: Path, say: Say) -> None:
+    """Run somebody's own Flower app on the devices; what it logs goes to ``say``.
+
+    Raises:
+        ConfigError: keys, ports or folders cannot be used, or there is no app.
+        DeploymentError: the run failed, or the SuperLink ended.
+    """
+    if not (app / "pyproject.toml").is_file():
+        raise ConfigError(f"{app}: is not the folder of a Flower app (it has no pyproject.toml)")
+    site.keys.check()
+    with claimed(site.state, "flowerpress server") as state:
+        log = state / "run.log"
+        log.unlink(missing_ok=True)
+        shown = 0
+
+        def follow() -> None:
+            nonlocal shown
+            whole = log.read_bytes()[shown:].rpartition(b"\n")[0] if log.exists() else b""
+            if whole:
+                shown += len(whole) + 1
+                say(whole.decode(errors="replace"))
+
+        _run(site, state, app.absolute(), {}, follow, say)
+        follow()
+
+
+def _run(
+    site: Site,
+    state: Path,
+    app: Path,
+    environment: dict[str, str],
+    tick: Callable[[], None],
+    say: Say,
+) -> None:
+    with SuperLink(site.keys, state, site.host, site.port, environment) as link:
+        say(f"listening on {site.host}:{site.port} (TLS, node keys)")
+        link.register(say)
+        link.gather(site.devices, say)
+
+        def watch() -> None:
+            link.check()
+            tick()
+
+        log = state / "run.log"
+        status = link.flower.run(app, log, tick=watch)
+        if status != COMPLETED:
+            raise DeploymentError(
+                Exit.FAILED, f"the run ended as {status!r}; the end of its log:\n{log_tail(log)}"
+            )

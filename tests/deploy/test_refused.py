@@ -1,0 +1,190 @@
+"""Certificates and keys that a real SuperLink's devices refuse, or it refuses them, and why."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from flowerpress.simulations.deploy import device as device_module
+from flowerpress.simulations.deploy.device import Device, run_device
+from flowerpress.simulations.deploy.exits import DeploymentError, Exit
+from flowerpress.simulations.deploy.keys import Keys
+from flowerpress.simulations.deploy.supernode import Member
+from flowerpress.simulations.engines.flower import FlowerHome, Leashed, free_port
+from tests.deploy.conftest import Running
+from tests.deploy.test_certs import expire
+
+PATIENCE = 60.0
+
+
+def client(*words: object) -> subprocess.Popen[str]:
+    """Start ``flowerpress client``, a process of its own."""
+    script = "from flowerpress.simulations.cli import main; main()"
+    return subprocess.Popen(
+        [sys.executable, "-P", "-c", script, "client", *map(str, words)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env={**os.environ, "PYTHONUNBUFFERED": "1"},
+    )
+
+
+def ended(*words: object) -> tuple[int, str]:
+    with client(*words) as process:
+        out, _ = process.communicate(timeout=PATIENCE)
+    return process.returncode, out
+
+
+def words(running: Running, tmp_path: Path, **changes: object) -> list[object]:
+    """Return the options of a device that is in order but for ``changes``."""
+    options = {
+        "server": running.address,
+        "ca": running.keys.authority,
+        "key": running.key("known"),
+        "state": tmp_path / "state",
+        "partition": "0/1",
+        **changes,
+    }
+    return [word for name, value in options.items() for word in (f"--{name}", value)]
+
+
+def test_a_registered_key_is_taken_and_sigterm_ends_everything(
+    running: Running, tmp_path: Path, mark: str
+) -> None:
+    with client(*words(running, tmp_path)) as process:
+        assert process.stdout is not None
+        said = ""
+        for line in process.stdout:
+            said += line
+            if line.startswith(f"connected to {running.address} as node"):
+                break
+        process.send_signal(signal.SIGTERM)
+        rest, _ = process.communicate(timeout=PATIENCE)
+    assert process.returncode == Exit.OK, said + rest
+    assert rest.endswith("stopped\n")
+    assert (tmp_path / "state" / "node.json").is_file()
+
+
+def test_a_key_that_nobody_registered(
+    running: Running, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(device_module, "_NOT_REGISTERED", 1.0)
+    member = Member(running.address, running.keys.authority, running.key("unknown"), {})
+    said: list[str] = []
+    with pytest.raises(DeploymentError) as found:
+        run_device(Device(member, tmp_path / "state"), threading.Event(), said.append)
+    assert found.value.code is Exit.REFUSED
+    assert f"does not accept the key {running.key('unknown')}" in str(found.value)
+    assert "flowerpress certs register" in str(found.value)
+    assert any("does not know the key; next try in" in line for line in said)
+
+
+def test_another_authority(running: Running, tmp_path: Path) -> None:
+    other = Keys.create(tmp_path / "other", ["localhost"], [], days=1)
+    code, said = ended(*words(running, tmp_path, ca=other.authority))
+    assert code == Exit.REFUSED
+    assert "signed by an authority that ca.pem does not name" in said
+
+
+def test_a_name_that_is_not_in_the_certificate(running: Running, tmp_path: Path) -> None:
+    code, said = ended(*words(running, tmp_path, server=f"127.0.0.2:{running.address.port}"))
+    assert code == Exit.REFUSED
+    assert "its certificate is for localhost, 127.0.0.1, not for 127.0.0.2" in said
+
+
+@contextmanager
+def expired(folder: Path) -> Iterator[tuple[Keys, int]]:
+    """Run a SuperLink with a certificate that ended a week ago."""
+    keys = Keys.create(folder / "certs", ["localhost"], ["a"], days=1)
+    expire(keys)
+    (folder / "flower").mkdir()
+    port = free_port()
+    command = ["flower-superlink", "--host", "127.0.0.1", "--port", str(port)]
+    command += ["--ssl-certfile", str(keys.certificate), "--ssl-keyfile", str(keys.key)]
+    command += ["--ssl-ca-certfile", str(keys.authority), "--enable-supernode-auth"]
+    command += ["--disable-runtime-dependency-installation"]
+    with (folder / "link.log").open("wb") as log:
+        link: Leashed = FlowerHome(folder / "flower").start(command, log)
+    try:
+        yield keys, port
+    finally:
+        link.close()
+
+
+def test_an_expired_certificate(tmp_path: Path, mark: str) -> None:
+    with expired(tmp_path) as (keys, port):
+        options = ["--server", f"localhost:{port}", "--ca", keys.authority]
+        options += ["--key", keys.nodes / "a.key", "--state", tmp_path / "state"]
+        # It waits for the SuperLink to come up, and then says what is wrong with it.
+        code, said = ended(*options, "--partition", "0/1", "--patience", 50)
+    assert code == Exit.REFUSED, said
+    assert "its certificate has expired on" in said
+    assert "flowerpress certs renew" in said
+
+
+def test_nobody_answers(running: Running, tmp_path: Path) -> None:
+    options = words(running, tmp_path, server=f"localhost:{free_port()}", patience=1)
+    code, said = ended(*options)
+    assert code == Exit.UNAVAILABLE
+    assert "next try in 1 s" in said
+    assert "is the server running" in said
+
+
+def test_files_that_cannot_be_used(running: Running, tmp_path: Path) -> None:
+    copied = tmp_path / "copied.key"
+    copied.write_bytes(running.key("known").read_bytes())
+    copied.chmod(0o644)
+    for changes, told in (
+        ({"key": copied}, "others can read it"),
+        ({"key": running.keys.key}, "is not a private key in OpenSSH's format"),
+        ({"key": tmp_path / "none"}, "cannot read"),
+        ({"ca": tmp_path / "none"}, "copy ca.pem from the server"),
+        ({"partition": "3/3"}, "must be I/N with I from 0 to N - 1"),
+        ({"server": "localhost"}, "is not host:port"),
+    ):
+        code, said = ended(*words(running, tmp_path, **changes))
+        assert (code, told in said) == (Exit.CONFIGURATION, True), said
+
+
+def test_two_devices_do_not_share_a_state_folder(running: Running, tmp_path: Path) -> None:
+    with client(*words(running, tmp_path)) as first:
+        assert first.stdout is not None
+        for line in first.stdout:
+            if line.startswith("connected"):
+                break
+        code, said = ended(*words(running, tmp_path))
+        first.send_signal(signal.SIGTERM)
+        first.communicate(timeout=PATIENCE)
+    assert code == Exit.CONFIGURATION
+    assert "another flowerpress client works in it" in said
+
+
+@pytest.mark.slow
+def test_a_device_that_was_killed_is_taken_again(
+    running: Running, tmp_path: Path, mark: str
+) -> None:
+    """Flower believes it to be online for up to a minute, and gives up at once."""
+
+    def connected() -> str:
+        said = ""
+        with client(*words(running, tmp_path)) as process:
+            assert process.stdout is not None
+            for line in process.stdout:
+                said += line
+                if line.startswith("connected"):
+                    break
+            process.kill()
+        return said
+
+    assert "next try" not in connected()
+    again = connected()
+    assert "still believes this device to be online; next try in" in again
+    assert "connected to" in again
