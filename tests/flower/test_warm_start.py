@@ -92,7 +92,7 @@ def test_a_client_goes_on_where_it_ended(
 
     warm = [after_rounds(rounds) for rounds in (1, 6)]
     assert [held.warm["w"].shape for held in warm] == [(4, SHAPE[1])] * 2
-    monkeypatch.setattr("flowerpress.client.mod.warmth", lambda *_: {})
+    monkeypatch.setattr("flowerpress.client.coded.warmth", lambda *_: {})
     cold = [after_rounds(rounds) for rounds in (1, 6)]
     assert [held.warm for held in cold] == [{}, {}]
     assert unsent(warm[0].residuals) == unsent(cold[0].residuals)

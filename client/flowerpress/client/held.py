@@ -1,10 +1,10 @@
 """What a client keeps between rounds: its copy of the model, and what its uplink owes.
 
 That is the residual of its codecs, and the last update until the server says that it counted;
-beside them, what some codecs go on from the next time. All of it lives in Flower's
-``Context.state`` under names of their own, so an app's state is untouched. ``Context.state``
-survives rounds but not a restart of the SuperNode: a client that lost it says so and is sent a
-whole model.
+beside them, what some codecs go on from the next time. Without a journal all of it lives in
+Flower's ``Context.state`` under names of their own, so an app's state is untouched.
+``Context.state`` survives rounds but not a restart of the SuperNode: a client that lost it says so
+and is sent a whole model.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, Context
 from numpy.typing import NDArray
 
@@ -21,19 +20,20 @@ from flowerpress.compression import (
     ManifestError,
     SequenceError,
     apply_frames,
-    decode_frames,
     difference,
     model_digest,
 )
 from flowerpress.protos import Instruction, Kind, split_updates, to_numpy, to_record, unpack
 
-__all__ = ["Held", "apply", "load", "save", "settle"]
+__all__ = ["Held", "apply", "forget", "load", "save"]
 
 _MODEL = "flowerpress.model"
 _RESIDUAL = "flowerpress.residual"
 _WARM = "flowerpress.warm"
 _CHANGE = "flowerpress.change"
+_REFERENCE = "flowerpress.reference"
 _STATE = "flowerpress.state"
+_BOOKS = ("round", "asked_at", "owed", "orphaned", "dropped")
 
 
 @dataclass(frozen=True)
@@ -46,6 +46,12 @@ class Held:
     where the uplink's codec can use it. ``warm`` is what ``warmth`` made of the last one: losing it
     costs accuracy for a round or two, and nothing else. ``plan`` is the last plan that the server
     sent, packed whole; empty: none.
+
+    ``reference`` is the ``change`` that ``pending`` was coded with. ``records`` are the rest of the
+    reply that brought it, where a journal keeps them, and ``asked_at`` is when the server made the
+    instruction (seconds since the epoch, its clock). ``round`` is the one in which the residuals
+    were made, ``owed`` the sum of their absolute values; ``orphaned`` and ``dropped`` are such sums
+    of what this client gave up in the run, and of what was left out on purpose.
     """
 
     run: int
@@ -58,6 +64,13 @@ class Held:
     warm: dict[str, NDArray[Any]] = field(default_factory=dict)
     change: dict[str, NDArray[Any]] = field(default_factory=dict)
     plan: bytes = b""
+    reference: dict[str, NDArray[Any]] = field(default_factory=dict)
+    records: bytes = b""
+    round: int = 0
+    asked_at: float = 0.0
+    owed: float = 0.0
+    orphaned: float = 0.0
+    dropped: float = 0.0
 
 
 def load(context: Context, run: int) -> Held | None:
@@ -77,6 +90,8 @@ def load(context: Context, run: int) -> Held | None:
         warm=to_numpy(records[_WARM]) if _WARM in records else {},  # older states have none
         change=to_numpy(records[_CHANGE]) if _CHANGE in records else {},
         plan=bytes(state.get("plan", b"")),  # type: ignore[arg-type]
+        reference=to_numpy(records[_REFERENCE]) if _REFERENCE in records else {},
+        **{name: state.get(name, 0) for name in _BOOKS},  # type: ignore[arg-type]
     )
 
 
@@ -86,6 +101,9 @@ def save(context: Context, held: Held) -> None:
     context.state[_RESIDUAL] = to_record(held.residuals)
     context.state[_WARM] = to_record(held.warm)
     context.state[_CHANGE] = to_record(held.change)
+    context.state[_REFERENCE] = (
+        context.state[_CHANGE] if held.reference is held.change else to_record(held.reference)
+    )
     context.state[_STATE] = ConfigRecord(
         {
             "run": held.run.to_bytes(8, "little"),
@@ -94,30 +112,15 @@ def save(context: Context, held: Held) -> None:
             "sequence": held.sequence,
             "pending": held.pending,
             "plan": held.plan,
+            **{name: getattr(held, name) for name in _BOOKS},
         }
     )
 
 
-def settle(held: Held, instruction: Instruction) -> Held:
-    """Return ``held`` with nothing pending any more.
-
-    An update that the server did not take (lost, late, or left out for any reason) goes back into
-    the residuals and is sent again with the next one. The instruction's watermark tells. To be
-    done before the downlink is applied: the update may need the change that it was coded with.
-    """
-    if not held.pending or instruction.watermark >= held.sequence:
-        return replace(held, pending=b"")
-    manifest = Manifest.of(to_numpy(held.model))
-    residuals = dict(held.residuals)
-    for index, decoded in decode_frames(
-        manifest, unpack(held.pending, manifest).frames, held.change
-    ):
-        spec = manifest.specs[index]
-        if spec.is_float:
-            rest = residuals.get(spec.name, np.zeros(spec.shape, np.float32)).reshape(-1).copy()
-            decoded.add_to(rest)
-            residuals[spec.name] = rest.reshape(spec.shape)
-    return replace(held, residuals=residuals, pending=b"")
+def forget(context: Context) -> None:
+    """Take what ``save`` has put into ``context`` out again."""
+    for name in (_MODEL, _RESIDUAL, _WARM, _CHANGE, _REFERENCE, _STATE):
+        context.state.pop(name, None)
 
 
 def apply(
@@ -139,6 +142,8 @@ def apply(
         digest = held.digest
         if blob is None and digest == instruction.digest:
             return held
+        if held.version > instruction.version:
+            return None  # the server was resumed at a round before this version
         arrays = to_numpy(held.model)
     manifest = None if arrays is None else Manifest.of(arrays)
     change: dict[str, NDArray[Any]] = {}
@@ -172,15 +177,7 @@ def apply(
         raise SequenceError(
             "digest", "the downlink does not lead to the version that was announced"
         )
-    return Held(
-        run=instruction.run,
-        version=instruction.version,
-        digest=digest,
-        sequence=held.sequence if held else 0,
-        model=to_record({spec.name: arrays[spec.name] for spec in manifest.specs}),
-        residuals=held.residuals if held else {},
-        pending=held.pending if held else b"",
-        warm=held.warm if held else {},
-        change=change,
-        plan=held.plan if held else b"",
-    )
+    model = to_record({spec.name: arrays[spec.name] for spec in manifest.specs})
+    if held is None:
+        return Held(instruction.run, instruction.version, digest, 0, model, change=change)
+    return replace(held, version=instruction.version, digest=digest, model=model, change=change)
