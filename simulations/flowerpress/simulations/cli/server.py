@@ -24,7 +24,7 @@ from flowerpress.simulations.cli.options import (
 
 if TYPE_CHECKING:
     from flowerpress.simulations.config import SimulationConfig
-    from flowerpress.simulations.deploy.serving import Site
+    from flowerpress.simulations.deploy.serving import Closing, Site
 
 __all__ = ["server"]
 
@@ -40,6 +40,19 @@ def server(
     ),
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "0.0.0.0",
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port of Flower's SuperLink.")] = 8000,
+    carrier: Annotated[
+        str,
+        typer.Option(
+            help="grpc: models and updates cross on a port of their own, and go on after a break. "
+            "message: in Flower's messages, where only one port is open."
+        ),
+    ] = "grpc",
+    exchange_port: Annotated[
+        int, typer.Option(min=1, max=65535, help="Port of models and updates (carrier grpc).")
+    ] = 8001,
+    exchange_host: Annotated[
+        str, typer.Option(help="Name of this machine for devices (default: the certificate's).")
+    ] = "",
     app: Annotated[
         Path | None, typer.Option(help="Folder of a Flower app of your own, to run instead.")
     ] = None,
@@ -54,6 +67,9 @@ def server(
     deadline: Annotated[
         float, typer.Option(min=1, help="Seconds after which a round goes on without the missing.")
     ] = 600.0,
+    quorum: Annotated[
+        str, typer.Option(help="Updates that a round needs to count: 2, or a share such as 0.5.")
+    ] = "1",
     out: Annotated[
         Path | None, typer.Option(help="Folder of the run (default: run in --state).")
     ] = None,
@@ -70,15 +86,19 @@ def server(
     """
     import signal
 
+    from flowerpress.compression import UnknownNameError
     from flowerpress.simulations.deploy.exits import Exit
     from flowerpress.simulations.deploy.keys import Keys
-    from flowerpress.simulations.deploy.serving import Site
+    from flowerpress.simulations.deploy.serving import Closing, Site
 
     def terminate(*_: object) -> None:
         raise SystemExit(Exit.TERMINATED)
 
     signal.signal(signal.SIGTERM, terminate)
-    site = Site(Keys(certs.expanduser()), state, host, port, devices, deadline)
+    if carrier not in ("grpc", "message"):
+        raise UnknownNameError("carrier", carrier, ("grpc", "message"))
+    beside = exchange_port if carrier == "grpc" else None
+    site = Site(Keys(certs.expanduser()), state, host, port, devices, beside, exchange_host)
     if app is not None:
         from flowerpress.simulations.deploy.serving import run_app
 
@@ -96,11 +116,29 @@ def server(
         seed=seed,
         out=out,
     )
-    _run_and_show(site, settings, overwrite=overwrite, tensorboard=tensorboard)
+    closing = Closing(deadline, _quorum(quorum))
+    _run_and_show(site, settings, closing, overwrite=overwrite, tensorboard=tensorboard)
+
+
+def _quorum(text: str) -> int | float:
+    from flowerpress.compression import ConfigError
+    from flowerpress.server.quorum import Quorum
+
+    try:
+        least: int | float = int(text) if text.isdecimal() else float(text)
+    except ValueError as error:
+        raise ConfigError(f"--quorum {text}: must be a count, or a share such as 0.5") from error
+    Quorum(least)
+    return least
 
 
 def _run_and_show(
-    site: Site, settings: SimulationConfig, *, overwrite: bool, tensorboard: Path | None
+    site: Site,
+    settings: SimulationConfig,
+    closing: Closing,
+    *,
+    overwrite: bool,
+    tensorboard: Path | None,
 ) -> None:
     from flowerpress.simulations.cli.simulate import show_run
     from flowerpress.simulations.codecs import codec_name
@@ -135,7 +173,7 @@ def _run_and_show(
 
     try:
         with live, tracking:
-            folder = run_configured(site, settings, told, say)
+            folder = run_configured(site, settings, closing, told, say)
     except KeyboardInterrupt:
         raise StoppedError(settings.out) from None
     show_run(folder)

@@ -8,32 +8,55 @@ variable names.
 from __future__ import annotations
 
 import os
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
+from typing import Annotated
 
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from flowerpress.compression.errors import ConfigError
+from flowerpress.server.exchange import ExchangeService
 from flowerpress.simulations.app import Surroundings, serve
 from flowerpress.simulations.config import SimulationConfig
 
-__all__ = ["VARIABLE", "Served", "make_served_app"]
+__all__ = ["VARIABLE", "Exchange", "Served", "make_served_app"]
 
 VARIABLE = "FLOWERPRESS_SERVED"
+
+
+_STRICT = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+_FilePath = Annotated[Path, Field(strict=False)]
+
+
+class Exchange(BaseModel):
+    """Where blobs travel beside Flower: ``host:port`` to listen on, and as devices reach it."""
+
+    model_config = _STRICT
+
+    listen: str
+    address: str
+    key: _FilePath
+    certificate: _FilePath
+    authority: _FilePath
 
 
 class Served(BaseModel):
     """A run as its ServerApp needs it.
 
-    ``run_id`` binds updates to this run, through its restarts; ``deadline``: seconds of a round.
+    ``run_id`` binds updates to this run, through its restarts. ``deadline``: seconds of a round;
+    ``quorum``: updates that a round needs, a count or a share. ``exchange``: None for blobs in
+    Flower's own messages.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+    model_config = _STRICT
 
     config: SimulationConfig
     run_id: int = Field(ge=0, lt=2**64)
     deadline: float = Field(gt=0)
+    quorum: int | float = 1
+    exchange: Exchange | None = None
 
     def write(self, path: Path) -> None:
         """Write it where ``read`` finds it."""
@@ -61,10 +84,25 @@ def make_served_app() -> ServerApp:
     @app.main()
     def main(grid: Grid, context: Context) -> None:
         served = Served.read(Path(os.environ[VARIABLE]))
-        serve(served.config, grid, None, _surroundings(served))
+        options = {"deadline": served.deadline, "quorum": served.quorum}
+        with _carrier(served.exchange) as carrier:
+            serve(
+                served.config,
+                grid,
+                surroundings=Surroundings(
+                    served.run_id, served.deadline, {**options, "carrier": carrier}
+                ),
+            )
 
     return app
 
 
-def _surroundings(served: Served) -> Surroundings:
-    return Surroundings(run_id=served.run_id, timeout=served.deadline)
+def _carrier(exchange: Exchange | None) -> AbstractContextManager[ExchangeService | None]:
+    if exchange is None:
+        return nullcontext()
+    return ExchangeService(
+        exchange.listen,
+        address=exchange.address,
+        certificates=(exchange.key.read_bytes(), exchange.certificate.read_bytes()),
+        root=exchange.authority.read_bytes(),
+    )

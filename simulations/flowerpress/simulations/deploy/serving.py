@@ -10,18 +10,20 @@ from pathlib import Path
 from flowerpress.compression.errors import ConfigError
 from flowerpress.simulations.codecs import check_codecs
 from flowerpress.simulations.config import SimulationConfig
+from flowerpress.simulations.deploy.authority import LOCAL
 from flowerpress.simulations.deploy.bundle import write_bundle
 from flowerpress.simulations.deploy.claim import claimed
 from flowerpress.simulations.deploy.exits import DeploymentError, Exit
 from flowerpress.simulations.deploy.keys import Keys
-from flowerpress.simulations.deploy.served import VARIABLE, Served
-from flowerpress.simulations.deploy.superlink import SuperLink
+from flowerpress.simulations.deploy.served import VARIABLE, Exchange, Served
+from flowerpress.simulations.deploy.superlink import SuperLink, check_free
+from flowerpress.simulations.deploy.tls import Address
 from flowerpress.simulations.engines.flower import COMPLETED, log_tail
 from flowerpress.simulations.loaded import load
 from flowerpress.simulations.record import RoundRecord, RunReader, is_finished
 from flowerpress.simulations.strategies import check_strategy
 
-__all__ = ["Site", "prepared", "run_app", "run_configured"]
+__all__ = ["Closing", "Site", "prepared", "run_app", "run_configured"]
 
 Say = Callable[[str], None]
 
@@ -30,7 +32,8 @@ Say = Callable[[str], None]
 class Site:
     """Where a server is: its keys, its state folder, where it listens, how many devices it wants.
 
-    ``deadline``: seconds of a round, after which it goes on without who has not answered.
+    ``exchange``: port of the blobs' own service; None for blobs in Flower's messages. ``name``: how
+    devices call this machine there; empty: as the certificate does.
     """
 
     keys: Keys
@@ -38,7 +41,34 @@ class Site:
     host: str
     port: int
     devices: int
+    exchange: int | None = None
+    name: str = ""
+
+    def blobs(self) -> Exchange | None:
+        """Return what the ServerApp needs to serve blobs.
+
+        Raises:
+            ConfigError: somebody listens on that port already.
+        """
+        if self.exchange is None:
+            return None
+        check_free(self.host, self.exchange)
+        named = [host for host in self.keys.served().hosts if host not in LOCAL]
+        return Exchange(
+            listen=str(Address(self.host, self.exchange)),
+            address=str(Address(self.name or [*named, *LOCAL][0], self.exchange)),
+            key=self.keys.key.absolute(),
+            certificate=self.keys.certificate.absolute(),
+            authority=self.keys.authority.absolute(),
+        )
+
+
+@dataclass(frozen=True)
+class Closing:
+    """When a round is over: after ``deadline`` seconds; it counts with ``quorum`` updates."""
+
     deadline: float
+    quorum: int | float
 
 
 def prepared(site: Site, config: SimulationConfig, *, overwrite: bool) -> SimulationConfig:
@@ -67,7 +97,11 @@ def prepared(site: Site, config: SimulationConfig, *, overwrite: bool) -> Simula
 
 
 def run_configured(
-    site: Site, config: SimulationConfig, on_record: Callable[[RoundRecord], None], say: Say
+    site: Site,
+    config: SimulationConfig,
+    closing: Closing,
+    on_record: Callable[[RoundRecord], None],
+    say: Say,
 ) -> Path:
     """Run a configuration on the devices and return the run's folder, as a simulation's is.
 
@@ -82,7 +116,13 @@ def run_configured(
         raise ValueError("a run needs a configuration with `out`")
     with claimed(site.state, "flowerpress server") as state:
         settings = state / "served.json"
-        Served(config=config, run_id=secrets.randbits(64), deadline=site.deadline).write(settings)
+        Served(
+            config=config,
+            run_id=secrets.randbits(64),
+            deadline=closing.deadline,
+            quorum=closing.quorum,
+            exchange=site.blobs(),
+        ).write(settings)
         app = state / "app"
         write_bundle(app, config)
         reader = RunReader(config.out)
