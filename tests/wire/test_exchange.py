@@ -17,7 +17,7 @@ from flowerpress.client.exchange import (
 )
 from flowerpress.compression import FormatError, LimitError
 from flowerpress.protos.exchange import BlobClaim, Code, ExchangeMessage, Kind
-from flowerpress.server.exchange import ExchangeLimits, ExchangeService
+from flowerpress.server.exchange import ExchangeLimits, ExchangeService, streams
 from tests.wire.exchanging import LARGEST, chunk, exchanging, noise
 from tests.wire.splitting import certificate
 
@@ -245,6 +245,16 @@ def test_a_silent_stream_is_ended() -> None:
         # What had arrived is still there.
         with served.link() as link:
             assert served.take(link.upload(BLOB, 7)) == BLOB
+
+
+def test_a_stream_that_does_not_say_who_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(streams, "_INTRODUCTION", 0.2)
+    with exchanging() as served:
+        with served.raw() as stream:
+            assert stream.refused() is Code.SILENT
+        for message in (chunk(BLOB, 0, 10), ExchangeMessage(Kind.ACK, 3), b"\xff"):
+            with served.raw() as stream:
+                assert stream.refused(message) is Code.MALFORMED
 
 
 def test_more_streams_than_are_allowed() -> None:

@@ -23,7 +23,8 @@ from flowerpress.simulations.engines.grid import server_identity
 from flowerpress.simulations.engines.inline import InlineGrid
 from tests.wire import split_app
 from tests.wire.deployment import CLIENTS, deployment, marked
-from tests.wire.third_party import FORGETFUL, RAW, written
+from tests.wire.splitting import certificate
+from tests.wire.third_party import EXCHANGING, FORGETFUL, RAW, written
 
 pytestmark = pytest.mark.slow
 
@@ -101,6 +102,23 @@ def test_the_two_lines_under_a_superlink_and_two_supernodes(tmp_path: Path, mark
         assert all(0 < size < 0.02 * RAW for size in sent["up"])
 
     assert alike(there) == alike(run_here(tmp_path, app, **settings))
+
+
+def test_blobs_on_a_connection_of_their_own(tmp_path: Path, mark: str) -> None:
+    """With TLS, and the same bytes and model as in Flower's messages."""
+    app = written(tmp_path / "app", server=EXCHANGING)
+    usual = written(tmp_path / "usual")
+    for name, pem in zip(("key.pem", "chain.pem"), certificate(), strict=True):
+        (app / name).write_bytes(pem)
+    settings: dict[str, UserConfigValue] = {"num-server-rounds": 3, "evaluate": 1.0}
+    there = run_there(tmp_path, app, mark, **settings)
+
+    assert there["rejections"] == []
+    payloads = there.pop("payloads")
+    for sent, moved in zip(there["rounds"].values(), payloads, strict=True):
+        assert sorted(up for up, _ in moved.values()) == sent["up"]
+        assert sorted(down for _, down in moved.values()) == sent["down"]
+    assert alike(there) == alike(run_here(tmp_path, usual, **settings))
 
 
 def test_a_device_that_lost_its_state_is_sent_a_model_and_takes_part(

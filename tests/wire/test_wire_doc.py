@@ -17,10 +17,12 @@ import torch
 from numpy.typing import NDArray
 from safetensors.torch import load_file
 
+from flowerpress.client.exchange import link
 from flowerpress.compression import DTYPES, Manifest, TensorSpec, decode_frames
 from flowerpress.compression.coders.frequencies import KEPT
 from flowerpress.compression.coders.registry import REGISTRY
 from flowerpress.compression.stages import STAGES
+from flowerpress.protos import exchange, exchange_pb2, window
 from flowerpress.protos import update_pb2 as pb
 from flowerpress.protos.envelope import Kind, pack, unpack
 
@@ -136,3 +138,24 @@ def test_the_tables_name_everything() -> None:
         assert f"{tag} {coder.name}" in headings
     assert f"K = {', '.join(map(str, KEPT))}" in PAGE
     assert STRANGER.KEPT == KEPT
+
+
+def test_the_exchange_s_tables_name_everything() -> None:
+    (section,) = re.findall(r"^## The exchange\n(.*?)^## ", PAGE, re.DOTALL | re.MULTILINE)
+    assert exchange.METHOD in section
+    kinds = re.findall(r"^\| ([A-Z]+) (\d+) \| (?:device|service|who|the)", section, re.MULTILINE)
+    assert [(name, int(number)) for name, number in kinds] == [
+        (kind.name, kind.value) for kind in exchange.Kind
+    ]
+    codes = re.findall(r"^\| (\d+) ([A-Z]+) \| .* \| (.*) \|$", section, re.MULTILINE)
+    assert [(int(number), name) for number, name, _ in codes] == [
+        (code.value, code.name) for code in exchange.Code
+    ]
+    for number, _, what in codes:
+        assert (what == "gives up") == (int(number) not in link._AGAIN)
+    for message in (exchange_pb2.ExchangeTerms, exchange_pb2.BlobClaim, exchange_pb2.Exchange):
+        for field in message.DESCRIPTOR.fields:
+            assert f"`{field.name}`" in section, field.name
+    assert window.SMALLEST_WINDOW == 16 << 10
+    assert window.LARGEST_CHUNK == 512 << 10
+    assert exchange.LARGEST_MESSAGE == 1 << 20

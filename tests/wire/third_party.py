@@ -154,6 +154,26 @@ def main(grid, context):
     Path(context.run_config["out"]).write_text(json.dumps(found))
 '''
 
+_SERVICE = """\
+    key, chain = (Path({folder!r}, name).read_bytes() for name in ("key.pem", "chain.pem"))
+    service = ExchangeService(certificates=(key, chain), root=chain)
+    service.serve()
+    strategy = Pressed(inner, carrier=service, """
+_PAYLOADS = """\
+    moved = [service.traffic(number) for number in sorted(strategy.meter.rounds)]
+    service.stop()
+    found = {{
+        "payloads": [{{c: [t.up.payload, t.down.payload] for c, t in m.items()}} for m in moved],
+"""
+# The blobs cross on a connection of their own, with the certificate in the app's folder.
+EXCHANGING = (
+    SERVER.replace(
+        "Pressed\n\n", "Pressed\nfrom flowerpress.server.exchange import ExchangeService\n\n"
+    )
+    .replace("    strategy = Pressed(inner, ", _SERVICE)
+    .replace("    found = {{\n", _PAYLOADS)
+)
+
 # Put in front of press(): after its first round one device loses all that Flower kept for it.
 FORGETFUL = CLIENT.replace(
     "app = ClientApp(mods=[press()])",
@@ -168,12 +188,14 @@ app = ClientApp(mods=[forget, press()])""",
 )
 
 
-def written(folder: Path, client: str = CLIENT) -> Path:
+def written(folder: Path, client: str = CLIENT, server: str = SERVER) -> Path:
     """Write the app into a new folder and return it."""
     folder.mkdir()
     (folder / "pyproject.toml").write_text(
         project("third-party", "third_party", "num-server-rounds = 3\nevaluate = 1.0")
     )
     (folder / "third_party_client.py").write_text(client)
-    (folder / "third_party_server.py").write_text(SERVER.format(tensors=TENSORS))
+    (folder / "third_party_server.py").write_text(
+        server.format(tensors=TENSORS, folder=str(folder))
+    )
     return folder
