@@ -125,9 +125,10 @@ def test_the_meter_adds_up_by_every_key() -> None:
     meter = Meter()
     up = meter.of(2).uplink
     up.record(7, 100, 4000, {})
-    up.attribute({"w": 60, "b": 10})
+    up.attribute(7, {"w": 60, "b": 10})
     up.record(8, 50, 4000, {"w": 45})
     assert (up.total, up.raw, meter.up, meter.down) == (150, 8000, 150, 0)
     assert dict(up.by_client) == {7: 100, 8: 50}
     assert dict(up.by_tensor) == {"(headers)": 35, "w": 105, "b": 10}
+    assert dict(up.bodies) == {7: 70, 8: 45}
     assert meter.of(3).uplink.total == 0

@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flowerpress.compression.errors import ConfigError, UnknownNameError
+from flowerpress.simulations.client_bytes import ClientBytes
 from flowerpress.simulations.record import (
     LeftOut,
     RoundRecord,
@@ -57,12 +58,21 @@ records = st.builds(
     missed=_count,
     plan=st.none() | st.dictionaries(st.text(max_size=8), st.text(max_size=8), max_size=3),
     target_bytes=st.none() | st.tuples(_count, _count).map(sorted).map(tuple),
+    client_bytes=st.lists(
+        st.builds(
+            ClientBytes,
+            st.integers(0, 100),
+            st.dictionaries(st.text(), st.integers(0)),
+            st.dictionaries(st.text(), st.integers(0)),
+        ),
+        max_size=3,
+    ).map(tuple),
     treated=st.lists(
         st.builds(Treated, _count, _finite, _finite, _finite, _finite), max_size=2
     ).map(tuple),
 )
 
-LATER = ("simulated_seconds", "missed", "plan", "target_bytes", "treated")
+LATER = ("simulated_seconds", "missed", "plan", "target_bytes", "treated", "client_bytes")
 """Keys that records of earlier versions lack."""
 
 
@@ -102,7 +112,8 @@ def test_lines_of_earlier_versions_are_read() -> None:
     assert record == made_up_records(rounds=1)[1]
     assert (record.simulated_seconds, record.missed) == (None, 0)
     assert (record.plan, record.target_bytes) == (None, None)
-    assert record.treated == ()
+    assert not record.treated
+    assert not record.client_bytes
 
 
 def test_numpy_numbers_become_plain_and_a_diverged_loss_null() -> None:

@@ -7,7 +7,7 @@ only decides where the bytes of the blob go.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Protocol, Self
+from typing import Any, Protocol, Self
 
 from flwr.app import Array, ArrayRecord, RecordDict
 
@@ -75,6 +75,12 @@ class Carriers(Protocol):
     def close_round(self) -> None:
         """End the phase: whatever of it did not arrive is dropped."""
 
+    def traffic(self, number: int) -> Mapping[int, Any]:
+        """Return the ``Traffic`` of each client in a round, where blobs have their own connection.
+
+        Empty where they have none.
+        """
+
 
 class MessageCarrier:
     """The blob rides in the Flower message as one ``Array``: for simulation and one-port sites.
@@ -119,3 +125,7 @@ class MessageCarrier:
 
     def close_round(self) -> None:
         """Do nothing: there is nothing to drop."""
+
+    def traffic(self, number: int) -> dict[int, Any]:
+        """Return nothing: Flower's messages are Flower's traffic."""
+        return {}

@@ -17,38 +17,43 @@ HEADER = "(headers)"
 
 @dataclass
 class Direction:
-    """Bytes one way: in all, what float32 would have been, by client and by tensor."""
+    """Bytes one way: in all, what float32 would have been, by client and by tensor.
+
+    ``bodies`` is the part of each client's bytes that belongs to tensors.
+    """
 
     total: int = 0
     raw: int = 0
     by_client: dict[int, int] = field(default_factory=lambda: defaultdict(int))
     by_tensor: dict[str, int] = field(default_factory=lambda: defaultdict(int))
+    bodies: dict[int, int] = field(default_factory=lambda: defaultdict(int))
 
     def record(self, client: int, size: int, raw: int, by_tensor: Mapping[str, int]) -> None:
         """Count one blob of ``size`` bytes to or from ``client``."""
         self.total += size
         self.raw += raw
         self.by_client[client] += size
-        for name, count in by_tensor.items():
-            self.by_tensor[name] += count
-        self.by_tensor[HEADER] += size - sum(by_tensor.values())
+        self.by_tensor[HEADER] += size
+        self.attribute(client, by_tensor)
 
-    def attribute(self, by_tensor: Mapping[str, int]) -> None:
+    def attribute(self, client: int, by_tensor: Mapping[str, int]) -> None:
         """Say which tensors took bytes that were counted as headers until they were understood."""
         for name, count in by_tensor.items():
             self.by_tensor[name] += count
             self.by_tensor[HEADER] -= count
+            self.bodies[client] += count
 
     def facts(self) -> list[Any]:
         """Return it as JSON has it."""
-        clients = list(self.by_client.items())
-        return [self.total, self.raw, clients, dict(self.by_tensor)]
+        clients, bodies = list(self.by_client.items()), list(self.bodies.items())
+        return [self.total, self.raw, clients, dict(self.by_tensor), bodies]
 
     @classmethod
     def of(cls, facts: list[Any]) -> Direction:
         """Return what ``facts()`` was called on."""
-        total, raw, clients, tensors = facts
-        return cls(total, raw, defaultdict(int, dict(clients)), defaultdict(int, tensors))
+        total, raw, clients, tensors, bodies = facts
+        by_client, of_tensors = (defaultdict(int, dict(pairs)) for pairs in (clients, bodies))
+        return cls(total, raw, by_client, defaultdict(int, tensors), of_tensors)
 
 
 @dataclass

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from logging import INFO, WARNING
 from pathlib import Path
 from typing import Any
@@ -54,6 +54,7 @@ from flowerpress.server.secure_aggregation import (
 from flowerpress.server.snapshots import Stateful
 from flowerpress.server.streaming import StreamingGrid
 from flowerpress.server.terms import codec_term, start_terms
+from flowerpress.server.traffic import Traffic
 from flowerpress.server.uplink import Uplink
 from flowerpress.server.verdicts import Verdicts
 
@@ -166,9 +167,9 @@ class Pressed(Strategy):
         self._intake = Intake(run, limits)
         if not 0.0 < decay <= 1.0:
             raise ConfigError(f"decay is {decay}; it must be above 0 and up to 1 (no decay)")
-        carriers = MessageCarrier() if carrier is None else carrier
+        self._carriers: Carriers = MessageCarrier() if carrier is None else carrier
         self._downlink = Downlink(
-            self._broadcast, self._rates, carriers, self.meter, root, self._intake, decay
+            self._broadcast, self._rates, self._carriers, self.meter, root, self._intake, decay
         )
         self._left_out = LeftOut()
         self._uplink = Uplink(
@@ -260,6 +261,10 @@ class Pressed(Strategy):
     def plan_in_force(self) -> dict[str, str] | None:
         """The codec of each tensor of updates, or None where one preset codes them all."""
         return self._rates.plan_in_force
+
+    def traffic(self, server_round: int) -> Mapping[int, Traffic]:
+        """Return what each client moved in a round on a connection of its own; empty without."""
+        return self._carriers.traffic(server_round)
 
     @property
     def targets(self) -> dict[int, int]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections import defaultdict
 from dataclasses import dataclass, field
 
+from flowerpress.server.wire import Connection
+
 __all__ = ["Counts", "Traffic"]
 
 
@@ -36,7 +38,10 @@ class Counts:
 
 @dataclass
 class Traffic:
-    """Bytes of one client, both ways."""
+    """Bytes of one client, both ways, and the connections on which they crossed, where a front
+    counts what is on the wire.
+    """
 
     up: Counts = field(default_factory=Counts)
     down: Counts = field(default_factory=Counts)
+    connections: list[Connection] = field(default_factory=list)

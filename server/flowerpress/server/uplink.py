@@ -88,7 +88,7 @@ class Uplink:
         weight = weight_of(reply, weight_key)
         update = self._intake.open(blob, node, phase.number, self._broadcast.digest, manifest)
         received = self._intake.decode(update, manifest, self._broadcast.change)
-        meter.attribute({manifest.specs[f.tensor].name: len(f.body) for f in update.frames})
+        meter.attribute(node, {manifest.specs[f.tensor].name: len(f.body) for f in update.frames})
         return received, weight
 
     def acknowledge(self, reply: Message) -> None:

@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from flowerpress.compression.errors import ConfigError
+from flowerpress.simulations.client_bytes import ClientBytes
 from flowerpress.simulations.fields import Fields, plain
 from flowerpress.simulations.treated import Treated
 
@@ -81,8 +82,8 @@ class RoundRecord:
     ``missed`` counts the clients whose updates came after its deadline. ``plan`` maps tensor names
     to codec texts where the server's plan changed in this round, and is None where it did not, or
     where there is none. ``target_bytes`` is the least and the most that any client was asked to
-    keep to. ``treated`` is what the defence made of each update. Records of earlier versions lack
-    these five.
+    keep to. ``treated`` is what the defence made of each update. ``client_bytes`` are the bytes by
+    client and by what they are. Records of earlier versions lack these six.
     """
 
     round: int
@@ -106,6 +107,7 @@ class RoundRecord:
     plan: Mapping[str, str] | None = None
     target_bytes: tuple[int, int] | None = None
     treated: tuple[Treated, ...] = ()
+    client_bytes: tuple[ClientBytes, ...] = ()
 
     @property
     def bytes_total(self) -> int:
@@ -157,6 +159,12 @@ class RoundRecord:
             treated=tuple(
                 Treated.from_json(item, f"{where}: treated[{index}]")
                 for index, item in enumerate(read.items("treated") if "treated" in read else ())
+            ),
+            client_bytes=tuple(
+                ClientBytes.from_json(item, f"{where}: client_bytes[{index}]")
+                for index, item in enumerate(
+                    read.items("client_bytes") if "client_bytes" in read else ()
+                )
             ),
         )
         read.done()

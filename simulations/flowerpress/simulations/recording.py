@@ -16,6 +16,7 @@ from safetensors.numpy import save_file
 from torch import nn
 
 from flowerpress.server import Pressed
+from flowerpress.simulations.client_bytes import client_bytes
 from flowerpress.simulations.engines.errors import EngineError
 from flowerpress.simulations.engines.linked import LinkedGrid
 from flowerpress.simulations.judging import judge
@@ -124,6 +125,7 @@ class Recorder:
             simulated_seconds=times.seconds if times else None,
             missed=len(times.missed) if times else 0,
             treated=self._treated(server_round),
+            client_bytes=client_bytes(moved, self._pressed.traffic(server_round), self._partitions),
             **judged,
         )
         self._before = now

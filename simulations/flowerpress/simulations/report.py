@@ -13,6 +13,12 @@ from typing import Any
 
 from flowerpress.compression.errors import ConfigError
 from flowerpress.simulations import page
+from flowerpress.simulations.audit import (
+    AUDIT_COLUMNS,
+    CLIENT_COLUMNS,
+    audit_cells,
+    client_cells,
+)
 from flowerpress.simulations.canvas import drawing, save_png, svg
 from flowerpress.simulations.chart import BYTES, TIME, comparison_figure
 from flowerpress.simulations.metrics import Final, ratio
@@ -41,6 +47,8 @@ _MOST_LEFT_OUT = 500
 
 _PAIR = ("accuracy_bytes", "accuracy_time")
 """What accuracy costs: in bytes, and in time where links are simulated."""
+
+_MOST_AUDITED = 1000
 
 _RUNS_COLUMNS = (
     "Codec",
@@ -80,6 +88,7 @@ def write_report(folder: Path | str, *, plots: bool = True) -> Path:
         page.side_by_side([figures.pop(name) for name in _PAIR if name in figures]),
         *figures.values(),
         missing,
+        page.section("Bytes on the wire", *_audited(run)),
         page.section("Updates left out", _left_out(run)),
         page.section("What the defence did", treated_table(run.records)),
         page.section("Rounds", page.table(*told(RUN_COLUMNS, [run_cells(r) for r in run.records]))),
@@ -196,6 +205,21 @@ def _left_out(run: Run) -> str:
     more = len(found) - len(rows)
     note = page.paragraph(f"{more} more are in rounds.jsonl.") if more else ""
     return page.table(columns, rows, text=[2, 3, 4]) + note
+
+
+def _audited(run: Run) -> list[str]:
+    rows = audit_cells(run.records)
+    if not rows:
+        return []
+    each = client_cells(run.records)
+    shown = each[:_MOST_AUDITED]
+    more = len(each) - len(shown)
+    return [
+        page.table(AUDIT_COLUMNS, rows, text=[0]),
+        page.paragraph("By round and client:"),
+        page.table(CLIENT_COLUMNS, shown, text=[2]),
+        page.paragraph(f"{more} more are in rounds.jsonl.") if more else "",
+    ]
 
 
 def _run_row(run: Run, folder: Path) -> list[str]:

@@ -22,10 +22,14 @@ from flowerpress.server.exchange.rounds import Rounds
 from flowerpress.server.exchange.spool import Room
 from flowerpress.server.exchange.streams import Streams
 from flowerpress.server.traffic import Traffic
+from flowerpress.server.wire import Front
 
 __all__ = ["ExchangeLimits", "ExchangeService"]
 
 _T = TypeVar("_T")
+
+_CONNECTIONS = 4
+"""For each stream: a connection that broke may take a while to be known as such."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +92,8 @@ class ExchangeService:
         self._patience = patience
         self._room = Room(self.limits.spooled, self.limits.memory, folder)
         self._rounds = Rounds(secret, self._room)
-        self._streams = Streams(self._rounds, self.limits.streams, ttl)
+        self._front = Front(_CONNECTIONS * self.limits.streams)
+        self._streams = Streams(self._front, self._rounds, self.limits.streams, ttl)
         self._ttl = ttl
         self._offered: tuple[bytes, BlobClaim] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -151,7 +156,7 @@ class ExchangeService:
         self._do(finish)
 
     def traffic(self, number: int) -> dict[int, Traffic]:
-        """Return what each client moved in a round: payload bytes by kind, and message bytes.
+        """Return what each client moved in a round: payload, messages, and bytes on the wire.
 
         Kinds are ``blob`` and, downwards, ``repeated``: what was sent again after a connection
         broke. Upwards nothing is counted twice, because what was cut off did not arrive.
@@ -195,6 +200,7 @@ class ExchangeService:
             return
         if self._server is not None:
             self._run(self._server.stop(grace))
+            self._run(self._front.stop())
             self._server = None
         self._do(self._rounds.close)
         loop.call_soon_threadsafe(loop.stop)
@@ -217,19 +223,17 @@ class ExchangeService:
         server.add_generic_rpc_handlers(
             (grpc.method_handlers_generic_handler(service, {method: handler}),)
         )
-        try:
-            if self._certificates is None:
-                port = server.add_insecure_port(self._listen)
-            else:
-                credentials = grpc.ssl_server_credentials([self._certificates])
-                port = server.add_secure_port(self._listen, credentials)
-        except RuntimeError as error:
-            raise OSError(f"cannot listen on {self._listen}: {error}") from error
-        if port == 0:
-            raise OSError(f"cannot listen on {self._listen}")
+        if self._certificates is None:
+            inner = server.add_insecure_port("127.0.0.1:0")
+        else:
+            credentials = grpc.ssl_server_credentials([self._certificates])
+            inner = server.add_secure_port("127.0.0.1:0", credentials)
         await server.start()
         self._server = server
-        return int(port)
+        try:
+            return await self._front.start(self._listen, inner)
+        except OSError as error:
+            raise OSError(f"cannot listen on {self._listen}: {error}") from error
 
     def _run(self, coroutine: Coroutine[Any, Any, _T]) -> _T:
         assert self._loop is not None

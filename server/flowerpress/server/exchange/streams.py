@@ -24,6 +24,7 @@ from flowerpress.protos.exchange import (
 from flowerpress.protos.window import Window
 from flowerpress.server.exchange.refusals import Refusal, refusal_of
 from flowerpress.server.exchange.rounds import Rounds, Seat
+from flowerpress.server.wire import Connection, Front
 
 __all__ = ["Streams"]
 
@@ -36,11 +37,12 @@ _FAREWELL = 5.0  # seconds that a last message may take
 class _Stream:
     """One stream; ``seat`` is None until it has said who it is."""
 
-    def __init__(self, context: Any) -> None:
+    def __init__(self, context: Any, connection: Connection) -> None:
         self.seat: Seat | None = None
         self.ttl = _INTRODUCTION
         self.why: Refusal | None = None
         self._context = context
+        self._connection = connection
         self._clock: asyncio.Timeout | None = None
         self._writing: asyncio.Future[None] | None = None
         self._read = 0
@@ -70,6 +72,7 @@ class _Stream:
         data = await self._context.read()
         if data is grpc.aio.EOF:
             return None
+        self._connection.up.carried(len(data))
         message = unpack_exchange(data)
         self._read = len(data)
         if self.seat is not None:
@@ -81,6 +84,9 @@ class _Stream:
         """Note whose stream this is, from the message that said so."""
         self.seat, self.ttl = seat, ttl
         seat.traffic.up.record(self._read)
+        # A device makes a connection for each link of a round: all streams on it are its own.
+        if not any(known is self._connection for known in seat.traffic.connections):
+            seat.traffic.connections.append(self._connection)
         self.moved()
 
     async def write(self, message: ExchangeMessage, **payloads: int) -> None:
@@ -91,6 +97,7 @@ class _Stream:
         self._writing = asyncio.ensure_future(self._context.write(packed))
         self._writing.add_done_callback(lambda done: done.cancelled() or done.exception())
         await asyncio.shield(self._writing)
+        self._connection.down.carried(len(packed))
         if self.seat is not None:
             self.seat.traffic.down.record(len(packed), **payloads)
 
@@ -109,12 +116,14 @@ class Streams:
     """Answers streams.
 
     Args:
+        front: before the port of the streams; knows their connections.
         rounds: who may move what.
         most: streams at the same time.
         ttl: seconds without progress after which a stream is ended.
     """
 
-    def __init__(self, rounds: Rounds, most: int, ttl: float) -> None:
+    def __init__(self, front: Front, rounds: Rounds, most: int, ttl: float) -> None:
+        self._front = front
         self._rounds = rounds
         self._most = most
         self._ttl = ttl
@@ -131,7 +140,9 @@ class Streams:
 
     async def serve(self, _: Any, context: Any) -> None:
         """Answer one stream, to its end."""
-        stream = _Stream(context)
+        connection = self._front.of(context.peer())
+        connection.streams += 1
+        stream = _Stream(context, connection)
         if len(self._open) >= self._most:
             await stream.refuse(Refusal(Code.BUSY, f"{self._most} streams are open already"))
             return

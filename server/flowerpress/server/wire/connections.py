@@ -14,6 +14,8 @@ FRAME = 16_384
 PREFIX = 5
 """Bytes before each message of a gRPC stream: a flag and its length."""
 
+_LARGE = 1024
+
 
 @dataclass
 class OneWay:
@@ -24,6 +26,7 @@ class OneWay:
         handshake: of them, those of TLS before the first byte of an application.
         records: TLS records after the handshake; 0 without TLS.
         messages: messages of gRPC streams.
+        large: those of them that carry more than names and numbers.
         message: their bytes.
         frames: HTTP/2 frames that they were cut into.
     """
@@ -32,12 +35,14 @@ class OneWay:
     handshake: int = 0
     records: int = 0
     messages: int = 0
+    large: int = 0
     message: int = 0
     frames: int = 0
 
     def carried(self, size: int) -> None:
         """Note a message of ``size`` bytes."""
         self.messages += 1
+        self.large += size >= _LARGE
         self.message += size
         self.frames += -(-(size + PREFIX) // FRAME)
 

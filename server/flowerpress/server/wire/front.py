@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 from collections.abc import Callable
 
 from flowerpress.protos.addresses import split_address
@@ -42,7 +43,12 @@ class Front:
         """
         host, port = split_address(listen)
         self._target = target
-        self._server = await asyncio.start_server(self._serve, host, port, limit=_CHUNK)
+        if host == "::" and socket.has_dualstack_ipv6():
+            # All addresses, as gRPC means it.
+            both = socket.create_server(("", port), family=socket.AF_INET6, dualstack_ipv6=True)
+            self._server = await asyncio.start_server(self._serve, sock=both, limit=_CHUNK)
+        else:
+            self._server = await asyncio.start_server(self._serve, host, port, limit=_CHUNK)
         return int(self._server.sockets[0].getsockname()[1])
 
     async def stop(self) -> None:
@@ -53,10 +59,14 @@ class Front:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    def of(self, peer: str) -> Connection | None:
-        """Return the connection of a stream whose context says that ``peer`` is its peer."""
+    def of(self, peer: str) -> Connection:
+        """Return the connection of a stream whose context says that ``peer`` is its peer.
+
+        Who came past the front, from this machine, has a connection on which nothing is counted.
+        """
         port = peer.rpartition(":")[2]
-        return self._by_port.get(int(port)) if port.isdigit() else None
+        known = self._by_port.get(int(port)) if port.isdigit() else None
+        return Connection() if known is None else known
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()

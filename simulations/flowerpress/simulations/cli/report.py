@@ -21,6 +21,7 @@ def report(
     """
     from rich.console import Console
 
+    from flowerpress.simulations.audit import audit_table
     from flowerpress.simulations.cli.show import show_comparison
     from flowerpress.simulations.comparison import runs_in
     from flowerpress.simulations.record import ROUNDS, read_run
@@ -32,6 +33,9 @@ def report(
         console = Console()
         run = read_run(folder)
         console.print(run_table(run, last=5))
+        audited = audit_table(run.records)
+        if audited is not None:
+            console.print(audited)
         for note in run.notes:
             console.print(note, soft_wrap=True, markup=False, highlight=False)
         console.print(f"Report: {page}", soft_wrap=True, markup=False, highlight=False)
