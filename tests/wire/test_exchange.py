@@ -5,6 +5,8 @@ from __future__ import annotations
 import subprocess
 import sys
 from dataclasses import replace
+from errno import ENOSPC
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ from flowerpress.client.exchange import (
 from flowerpress.compression import FormatError, LimitError
 from flowerpress.protos.exchange import BlobClaim, Code, ExchangeMessage, Kind
 from flowerpress.server.exchange import ExchangeLimits, ExchangeService, streams
+from flowerpress.server.exchange.spool import Room
 from tests.wire.exchanging import LARGEST, chunk, exchanging, noise
 from tests.wire.splitting import certificate
 
@@ -285,6 +288,37 @@ def test_no_room_for_more_bytes() -> None:
         with served.link(client=2) as link:
             assert served.take(link.upload(BLOB, 7), client=2) == BLOB
         assert served.service._room.held == 0
+
+
+@pytest.mark.parametrize("fails", ["write", "flush"])
+def test_a_disk_that_is_full_loses_nothing_else(
+    fails: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Full(BytesIO):
+        def write(self, data: Any) -> int:
+            if fails == "write" and self.tell() + len(data) > 50_000:
+                raise OSError(ENOSPC, "No space left on device")
+            return super().write(data)
+
+        def flush(self) -> None:
+            if fails == "flush":
+                raise OSError(ENOSPC, "No space left on device")
+
+        def close(self) -> None:
+            raise OSError(ENOSPC, "No space left on device")
+
+    with exchanging() as served:
+        with served.link(client=2) as other:
+            other.upload(BLOB, 7)
+        with monkeypatch.context() as patch, served.link(patience=0.5) as waiting:
+            patch.setattr(Room, "file", lambda _: Full())
+            with pytest.raises(ExchangeUnreachableError, match="cannot store more bytes"):
+                waiting.upload(BLOB, 7)
+        assert served.service._room.held == len(BLOB)
+        with served.link() as link:
+            claim = link.upload(noise(1000), 8)
+        assert served.take(claim) == noise(1000)
+        assert served.take(CLAIM, client=2) == BLOB
 
 
 def test_uploads_that_nobody_takes_are_dropped_with_their_files(tmp_path: Path) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import tempfile
+from logging import getLogger
 from pathlib import Path
 from typing import IO
 
@@ -11,6 +13,8 @@ from flowerpress.protos.exchange import BlobClaim, Code
 from flowerpress.server.exchange.refusals import Refusal
 
 __all__ = ["Room", "Spool"]
+
+_log = getLogger(__name__)
 
 
 class Room:
@@ -71,8 +75,8 @@ class Spool:
         """Append ``data``, which begins at ``offset`` of the blob.
 
         Raises:
-            Refusal: it is not the next piece, there is no room, or all of it is not what was
-                claimed; in that case the spool is empty again.
+            Refusal: it is not the next piece, there is no room; or it cannot be stored, or all of
+                it is not what was claimed: in these two cases the spool is empty again.
         """
         if offset != self.offset:
             raise Refusal(Code.OFFSET, f"a chunk at {offset}, where {self.offset} is next")
@@ -81,13 +85,23 @@ class Spool:
         self._room.take(len(data))
         self.offset += len(data)
         self._digest.update(data)
-        self._file.write(data)
-        if self.offset == self.claim.length:
-            if self._digest.digest() != self.claim.digest:
-                self.drop()
-                self._begin()
-                raise Refusal(Code.DIGEST, "what arrived has another digest than was claimed")
-            self.finished = True
+        last = self.offset == self.claim.length
+        try:
+            self._file.write(data)
+            if last:
+                self._file.flush()
+        except OSError as error:
+            self._begin_anew()
+            _log.error("exchange: an upload cannot be stored", exc_info=error)
+            raise Refusal(Code.BUSY, "the server cannot store more bytes now; try again") from error
+        if last and self._digest.digest() != self.claim.digest:
+            self._begin_anew()
+            raise Refusal(Code.DIGEST, "what arrived has another digest than was claimed")
+        self.finished = last
+
+    def _begin_anew(self) -> None:
+        self.drop()
+        self._begin()
 
     def read(self) -> bytes:
         """Return what has arrived."""
@@ -96,6 +110,7 @@ class Spool:
 
     def drop(self) -> None:
         """Give back all room."""
-        self._file.close()
+        with contextlib.suppress(OSError):  # of bytes that nobody wants any more
+            self._file.close()
         self._room.give_back(self.offset)
         self.offset = 0
