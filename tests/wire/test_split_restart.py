@@ -56,12 +56,12 @@ def test_a_round_that_a_service_lost_is_begun_anew_and_ends(tmp_path: Path) -> N
 
         def connect(restart: bool) -> SplitLink:
             restarts.append(restart)
-            return linked(port, restart=restart, deadline=30.0)
+            return linked(port, restart=restart, deadline=60.0)
 
         result = train_split(
             connect, cut, replaced, lambda own: [momentum(own.device.parameters())]
         )
-        steps, _ = running.communicate("end\n", timeout=20)
+        steps, _ = running.communicate("end\n", timeout=60)
     assert restarts == [False, True]
     # Had a step been taken twice, on either side, the two would not be those of the whole network.
     assert int(steps) == len(DATA)

@@ -210,14 +210,14 @@ def test_head_and_tail_in_two_processes(tmp_path: Path) -> None:
     ):
         for mode, process in (("vanilla", one), ("u", other)):
             head, tail, last = network()
-            with linked(port_of(process)) as link:
+            with linked(port_of(process), deadline=60.0) as link:
                 if mode == "u":
                     both = momentum([*head.parameters(), *last.parameters()])
                     train_u_shaped(link, head, last, DATA, both)
                     assert_same(last, twins[2])
                 else:
                     train_vanilla(link, head, DATA, momentum(head.parameters()))
-            out, _ = process.communicate("end\n", timeout=20)
+            out, _ = process.communicate("end\n", timeout=60)
             assert out.strip() == str(len(DATA))
             assert_same(head, twins[0])
             served = tail if mode == "u" else nn.Sequential(tail, last)
