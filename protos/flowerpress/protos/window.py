@@ -19,7 +19,7 @@ SMALLEST_WINDOW = 16 << 10
 _LARGEST_WINDOW = 8 << 20
 _SMALLEST_CHUNK = SMALLEST_WINDOW // 2
 # In a window. What of a chunk has crossed when the link breaks has to cross again.
-_CHUNKS = 64
+_CHUNKS = 16
 LARGEST_CHUNK = LARGEST_MESSAGE // 2
 
 
