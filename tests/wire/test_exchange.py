@@ -268,7 +268,7 @@ def test_more_streams_than_are_allowed() -> None:
             with served.raw() as three:
                 assert three.refused(three.opening(Kind.UPLOAD, CLAIM)) is Code.BUSY
             unreachable = pytest.raises(ExchangeUnreachableError, match="2 streams are open")
-            with served.link(patience=0.5) as waiting, unreachable:
+            with served.link(patience=1.5) as waiting, unreachable:
                 waiting.upload(BLOB, 7)
         with served.link() as link:
             assert served.take(link.upload(BLOB, 7)) == BLOB
@@ -280,7 +280,7 @@ def test_no_room_for_more_bytes() -> None:
         with served.link() as link:
             claim = link.upload(BLOB, 7)
         unreachable = pytest.raises(ExchangeUnreachableError, match="no room")
-        with served.link(client=2, patience=0.5) as waiting, unreachable:
+        with served.link(client=2, patience=1.5) as waiting, unreachable:
             waiting.upload(BLOB, 7)
         assert served.service._room.held <= 150_000
         # As soon as the server has taken the first, there is.
@@ -310,7 +310,7 @@ def test_a_disk_that_is_full_loses_nothing_else(
     with exchanging() as served:
         with served.link(client=2) as other:
             other.upload(BLOB, 7)
-        with monkeypatch.context() as patch, served.link(patience=0.5) as waiting:
+        with monkeypatch.context() as patch, served.link(patience=1.5) as waiting:
             patch.setattr(Room, "file", lambda _: Full())
             with pytest.raises(ExchangeUnreachableError, match="cannot store more bytes"):
                 waiting.upload(BLOB, 7)
@@ -343,7 +343,7 @@ def test_with_certificates(whose: str) -> None:
         _, stranger = certificate()
         for wrong in ({"root_certificates": stranger}, {"tls": False}):
             unreachable = pytest.raises(ExchangeUnreachableError, match="expect TLS")
-            with served.link(patience=0.5, **wrong) as link, unreachable:
+            with served.link(patience=1.5, **wrong) as link, unreachable:
                 link.upload(BLOB, 8)
 
 
@@ -377,6 +377,6 @@ def test_moving_bytes_needs_neither_torch_nor_numba_nor_flower() -> None:
 
 
 def test_a_link_to_nobody() -> None:
-    link = ExchangeLink("127.0.0.1:1", run=1, round=1, client=1, token=b"", patience=0.3)
+    link = ExchangeLink("127.0.0.1:1", run=1, round=1, client=1, token=b"", patience=1.0)
     with link, pytest.raises(ExchangeUnreachableError, match=r"no progress with 127\.0\.0\.1:1"):
         link.upload(BLOB, 1)

@@ -14,7 +14,7 @@ import grpc
 
 from flowerpress.client.exchange.errors import ExchangeRefusedError, ExchangeUnreachableError
 from flowerpress.client.exchange.transfers import Arriving, Sending, Talk
-from flowerpress.client.stream import BrokenError, Stream
+from flowerpress.client.stream import SILENCE, BrokenError, Stream
 from flowerpress.compression import LimitError, WireError
 from flowerpress.protos.exchange import (
     METHOD,
@@ -116,7 +116,7 @@ class ExchangeLink:
     def _move(self, transfer: Sending | Arriving) -> None:
         """Go on with a transfer until it is done, or nothing has moved for too long."""
         deadline = time.monotonic() + self._patience
-        pause, refused = _FIRST_PAUSE, 0
+        pause, refused, problem = _FIRST_PAUSE, 0, SILENCE
         while True:
             before = transfer.arrived
             stream = Stream(self._channel, METHOD)
@@ -125,7 +125,8 @@ class ExchangeLink:
                 transfer.go_on(Talk(stream, self._who, self._patience / 2))
                 return
             except BrokenError as error:
-                problem = str(error)
+                # The last attempt may have had no time; what was heard before says more.
+                problem = problem if str(error) == SILENCE else str(error)
             except ExchangeRefusedError as error:
                 problem = str(error)
                 # A service without room is asked for as long as patience lasts.
