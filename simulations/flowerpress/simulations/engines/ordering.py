@@ -23,7 +23,7 @@ from flowerpress.simulations.engines.errors import EngineError
 
 __all__ = ["OrderedGrid", "ordered"]
 
-_PATIENCE = 60.0  # seconds; a simulation's nodes are there from the start
+_PATIENCE = 300.0  # seconds; every node loads torch before it answers, on one machine all at once
 
 
 class OrderedGrid(PassingGrid):
