@@ -147,6 +147,7 @@ def test_a_device_stays_while_servers_come_and_go(keys: Keys, tmp_path: Path, ma
 def test_what_a_server_refuses(
     flowerpress: Callable[..., Said], keys: Keys, tmp_path: Path
 ) -> None:
+    before = signal.getsignal(signal.SIGTERM)
     with socket.socket() as held:
         held.bind(("127.0.0.1", 0))
         held.listen()
@@ -167,6 +168,7 @@ def test_what_a_server_refuses(
             options = ["--certs", keys.folder, "--state", tmp_path / "state"]
             said = flowerpress("server", *options, "--host", "127.0.0.1", *words)
             assert (said.code, told in said.err) == (2, True), f"{words}: {said.err}"
+    assert signal.getsignal(signal.SIGTERM) is before
     expire(keys)
     said = flowerpress("server", "--certs", keys.folder, "--state", tmp_path / "state")
     assert (said.code, "renew it: flowerpress certs renew" in said.err) == (2, True), said.err

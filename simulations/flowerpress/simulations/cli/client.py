@@ -44,6 +44,7 @@ def client(
     import signal
     import threading
 
+    from flowerpress.simulations.cli.signals import handle
     from flowerpress.simulations.deploy.device import Device, run_device
     from flowerpress.simulations.deploy.exits import Exit
     from flowerpress.simulations.deploy.supernode import Member
@@ -60,7 +61,7 @@ def client(
         stopped.set()
 
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, stop)
+        handle(number, stop)
     folder = None if data is None else data.expanduser().absolute()
     device = Device(member, state.expanduser().absolute(), folder, patience)
     run_device(device, stopped, lambda line: print(visible(line), flush=True))

@@ -87,6 +87,7 @@ def server(
     import signal
 
     from flowerpress.compression import UnknownNameError
+    from flowerpress.simulations.cli.signals import handle
     from flowerpress.simulations.deploy.exits import Exit
     from flowerpress.simulations.deploy.keys import Keys
     from flowerpress.simulations.deploy.serving import Closing, Site
@@ -94,7 +95,7 @@ def server(
     def terminate(*_: object) -> None:
         raise SystemExit(Exit.TERMINATED)
 
-    signal.signal(signal.SIGTERM, terminate)
+    handle(signal.SIGTERM, terminate)
     if carrier not in ("grpc", "message"):
         raise UnknownNameError("carrier", carrier, ("grpc", "message"))
     beside = exchange_port if carrier == "grpc" else None
