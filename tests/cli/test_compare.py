@@ -22,7 +22,7 @@ def _rounds(folder: Path) -> list[dict[str, Any]]:
 def test_ctrl_c_ends_it_in_good_order(compared: Comparison) -> None:
     assert compared.stopped.code == 130
     assert compared.stopped.err.startswith(
-        f"flowerpress: stopped; finished runs are kept in {compared.folder}"
+        f"flowerpress: stopped; what was done is kept in {compared.folder}"
     )
     assert "Traceback" not in compared.stopped.err
     assert "failed" not in compared.stopped.out

@@ -124,3 +124,39 @@ def test_report_of_a_folder_without_a_run(flowerpress: Callable[..., Said], tmp_
         assert said.code == 2
         assert "holds neither a run nor a comparison" in said.err
         assert "Traceback" not in said.err
+
+
+def test_an_unfinished_run_is_neither_lost_nor_taken_for_another(
+    flowerpress: Callable[..., Said], tmp_path: Path
+) -> None:
+    folder = tmp_path / "run"
+    settings = ["--rounds", "2", "--clients", "2", "training.max_samples=8"]
+    kept = folder / "resume" / "config.json"
+    kept.parent.mkdir(parents=True)
+    config = {"task": "digits", "rounds": 2, "clients": 2, "training": {"max_samples": 8}}
+    kept.write_text(json.dumps(config))
+    # Begun, and killed before the first round.
+    said = flowerpress("simulate", *settings, "--out", str(folder))
+    assert said.code == 2
+    assert "holds an unfinished run; --resume goes on with it, --overwrite begins anew" in said.err
+    said = flowerpress("simulate", "--resume", "--out", str(folder), "--uplink", "int8")
+    assert said.code == 2
+    assert "another uplink" in said.err
+    said = flowerpress("simulate", "--resume")
+    assert "--resume needs the run's folder" in said.err
+    said = flowerpress("simulate", "--resume", "--out", str(tmp_path / "none"))
+    assert "holds no run, so it cannot go on" in said.err
+    said = flowerpress("simulate", "--resume", "--overwrite", "--out", str(folder))
+    assert "leave one of them out" in said.err
+    assert kept.is_file()
+    said = flowerpress("simulate", "--resume", "--out", str(folder), "--workers", "2")
+    assert said.code == 0, said.err
+    assert len((folder / "rounds.jsonl").read_text().splitlines()) == 3
+    assert not kept.exists()
+    said = flowerpress("simulate", "--resume", "--out", str(folder))
+    assert said.code == 2
+    assert "the run is finished" in said.err
+    # One that keeps no state says so.
+    (folder / "summary.json").unlink()
+    said = flowerpress("simulate", "--resume", "--out", str(folder))
+    assert "kept no state (checkpoint=false" in said.err

@@ -24,14 +24,21 @@ from flwr.serverapp.strategy import Strategy
 from torch import nn
 
 from flowerpress.client import press
-from flowerpress.server import Pressed
+from flowerpress.server import Checkpoint, Pressed
 from flowerpress.simulations.attacks import attacking
+from flowerpress.simulations.client_states import keeping
 from flowerpress.simulations.config import SimulationConfig
 from flowerpress.simulations.engines.linked import LinkedGrid
 from flowerpress.simulations.engines.ordering import ordered
 from flowerpress.simulations.loaded import Loaded, load
 from flowerpress.simulations.record import RoundRecord, RunWriter
 from flowerpress.simulations.recording import Recorder, TrainLoss, save_model
+from flowerpress.simulations.resuming import (
+    clients_folder,
+    finished,
+    recorded,
+    server_folder,
+)
 from flowerpress.simulations.side import Side
 from flowerpress.simulations.strategies import make_strategy
 
@@ -70,6 +77,8 @@ def make_client_app(config: SimulationConfig) -> ClientApp:
     if config.attack is not None:
         # Inside press(): a hostile client compresses what it made up like everybody else.
         mods.append(attacking(config))
+    if config.checkpoint and config.out is not None:
+        mods.insert(0, keeping(clients_folder(config.out)))
     app = ClientApp(mods=mods)
 
     @app.train()
@@ -143,15 +152,21 @@ def serve(
     _seed(config.seed)
     train_loss = TrainLoss()
     inner = make_strategy(config, len(loaded.partition), train_loss)
+    checkpoint = None
+    if config.checkpoint:
+        checkpoint = Checkpoint(server_folder(config.out), sync=False, beside={"nodes": nodes})
     options = {
         "uplink": config.uplink,
         "downlink": None if config.downlink == "same" else config.downlink,
         "defence": config.defence,
         "seed": config.seed,
         "run_id": _run_id(config) if surroundings.run_id is None else surroundings.run_id,
+        "checkpoint": checkpoint,
         **surroundings.options,
     }
-    with _side(loaded, inner, nodes.partitions, options) as side, RunWriter(config.out) as writer:
+    before = recorded(config.out)
+    writing = RunWriter(config.out, after=before[-1].round if before else None)
+    with _side(loaded, inner, nodes.partitions, options) as side, writing as writer:
 
         def emit(record: RoundRecord) -> None:
             writer.append(record)
@@ -159,12 +174,20 @@ def serve(
                 on_record(record)
 
         pressed = side.pressed
-        recorder = Recorder(loaded, side.model, pressed, train_loss, nodes.partitions, emit, linked)
-        pressed.start(
+        recorder = Recorder(
+            loaded, side.model, pressed, train_loss, nodes.partitions, emit, linked, before
+        )
+        if checkpoint is not None:
+            checkpoint.beside["record"] = recorder
+            if linked is not None:
+                checkpoint.beside["links"] = linked
+        result = pressed.start(
             linked or nodes, side.arrays, config.rounds, surroundings.timeout, evaluate_fn=recorder
         )
-        side.save(config.out, recorder.arrays)
-        writer.finish(recorder.summary())
+        arrays = result.arrays or side.arrays
+        side.save(config.out, arrays)
+        writer.finish(recorder.summary(arrays))
+    finished(config.out)
 
 
 @contextmanager
@@ -204,7 +227,8 @@ def _run_id(config: SimulationConfig) -> int:
     alike = config.model_copy(
         update={"engine": "inline", "workers": 1, "threads": 1, "out": None, "data": None}
     )
-    return int.from_bytes(hashlib.sha256(alike.to_json().encode()).digest()[:8], "big")
+    text = alike.model_dump_json(exclude={"checkpoint"})
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big")
 
 
 @contextmanager

@@ -14,6 +14,7 @@ from flowerpress.simulations.engines import run
 from flowerpress.simulations.quiet import hush_flower
 from flowerpress.simulations.record import RoundRecord
 from flowerpress.simulations.report import write_report
+from flowerpress.simulations.resuming import can_go_on
 
 __all__ = ["main"]
 
@@ -34,7 +35,9 @@ def main() -> None:
 
     for line in sys.stdin:
         try:
-            folder = run(SimulationConfig.from_json(line), show)
+            config = SimulationConfig.from_json(line)
+            resume = config.out is not None and can_go_on(config.out)
+            folder = run(config, show, resume=resume)
             write_report(folder)
         except BrokenPipeError:
             return  # the parent is gone: nobody waits for the rest

@@ -24,6 +24,13 @@ from flowerpress.simulations.record import (
     is_finished,
     read_run,
 )
+from flowerpress.simulations.resuming import (
+    FREE,
+    can_go_on,
+    check_same,
+    finished,
+    stored_config,
+)
 from flowerpress.simulations.tracking import Tracking
 
 __all__ = [
@@ -46,7 +53,7 @@ class ComparisonStoppedError(StoppedError):
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
         self.args = (
-            f"stopped; finished runs are kept in {folder}, the same command makes the others",
+            f"stopped; what was done is kept in {folder}, the same command goes on with it",
         )
 
 
@@ -132,7 +139,7 @@ def run_comparison(
         ConfigError: task, data or partition cannot be used, or a folder holds a finished run of
             another configuration. Nothing was started or removed then.
         EngineError: a run failed; the others were finished first.
-        ComparisonStoppedError: Ctrl-C; finished runs are kept.
+        ComparisonStoppedError: Ctrl-C; finished runs are kept, and the others can go on.
     """
     from flowerpress.simulations.loaded import load
 
@@ -141,9 +148,14 @@ def run_comparison(
     kept = [] if overwrite else [run for run in planned if is_finished(run.folder)]
     for run in kept:
         _check_same(run, resolved)
+    if not overwrite:
+        for run in planned:
+            if run not in kept and can_go_on(run.folder):
+                check_same(run.folder, stored_config(run.folder), run.config)
     if overwrite:
         for run in planned:
             discard(run.folder)
+            finished(run.folder)
     root = planned[0].folder.parent.parent
     _write_order(root, planned)
     todo: queue.SimpleQueue[Planned] = queue.SimpleQueue()
@@ -341,8 +353,7 @@ def _check_same(planned: Planned, resolved: SimulationConfig) -> None:
         "downlink": up if down == "same" else down,
     }
     now = json.loads(planned.config.model_copy(update=change).to_json())
-    free = {"out", "data", "workers", "threads", "engine"}
-    changed = [key for key in now if key not in free and before.get(key) != now[key]]
+    changed = [key for key in now if key not in FREE and before.get(key) != now[key]]
     if changed:
         raise ConfigError(
             f"{planned.folder}: holds a run with another {', '.join(sorted(changed))}; "

@@ -162,6 +162,9 @@ class SimulationConfig(BaseModel):
         description="what some simulated clients do, such as signflip(share=0.2,scale=10)",
     )
     evaluate_every: int = Field(default=1, ge=1, description="a whole number of rounds, at least 1")
+    checkpoint: bool = Field(
+        default=True, description="true or false: whether the run can go on after it was killed"
+    )
     out: _FilePath | None = Field(default=None, description="the folder to write the run to")
 
     def to_json(self) -> str:

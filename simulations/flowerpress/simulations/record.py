@@ -40,6 +40,7 @@ __all__ = [
     "discard",
     "is_finished",
     "read_run",
+    "rewind",
 ]
 
 ROUNDS = "rounds.jsonl"
@@ -94,10 +95,13 @@ class RunWriter:
     """Writes a run's folder; a context manager.
 
     Raises ConfigError where the folder holds a finished run, unless ``overwrite``. What an
-    unfinished or overwritten run left there is removed, so that no file outlives its run.
+    unfinished or overwritten run left there is removed, so that no file outlives its run; with
+    ``after``, the rounds up to that one are there and stay.
     """
 
-    def __init__(self, folder: Path | str, *, overwrite: bool = False) -> None:
+    def __init__(
+        self, folder: Path | str, *, overwrite: bool = False, after: int | None = None
+    ) -> None:
         self.folder = Path(folder)
         if not overwrite and is_finished(self.folder):
             raise ConfigError(
@@ -107,10 +111,11 @@ class RunWriter:
             self.folder.mkdir(parents=True, exist_ok=True)
             for name in STALE:
                 (self.folder / name).unlink(missing_ok=True)
-            self._file = (self.folder / ROUNDS).open("w", encoding="utf-8", newline="\n")
+            mode = "w" if after is None else "a"
+            self._file = (self.folder / ROUNDS).open(mode, encoding="utf-8", newline="\n")
         except OSError as error:
             raise ConfigError(f"{self.folder}: cannot write a run there: {error}") from error
-        self._last = -1
+        self._last = -1 if after is None else after
 
     def append(self, record: RoundRecord) -> None:
         """Write one line and hand it to the operating system at once; rounds must increase."""
@@ -176,7 +181,7 @@ class RunReader:
             raise ConfigError(f"{self.path}: cannot be read: {error}") from error
         whole, newline, self._rest = data.rpartition(b"\n")
         self._offset += len(whole) + len(newline)
-        return [self._record(line) for line in whole.split(b"\n")] if newline else []
+        return [self.line(line) for line in whole.split(b"\n")] if newline else []
 
     def read(self, label: str | None = None) -> Run:
         """Read everything there is now; a last line that was cut off becomes a note."""
@@ -203,7 +208,11 @@ class RunReader:
             raise ConfigError(f"{path}: cannot be read: {error}") from error
         return Summary.from_json(parse(text, str(path)), str(path))
 
-    def _record(self, line: bytes) -> RoundRecord:
+    def line(self, line: bytes) -> RoundRecord:
+        """Return the record in the next line, without its end.
+
+        Raises ConfigError, naming file and line, for one that is not a record.
+        """
         self._lines += 1
         where = f"{self.path}, line {self._lines}"
         record = RoundRecord.from_json(parse(line, where), where)
@@ -238,6 +247,28 @@ def is_finished(folder: Path | str) -> bool:
     except ConfigError:
         return True
     return summary is not None and summary.finished
+
+
+def rewind(folder: Path | str, last: int) -> list[RoundRecord]:
+    """Cut ``rounds.jsonl`` off behind round ``last``; return the records that stay.
+
+    Lines behind it are not looked at: the one that a process died in may be torn.
+    """
+    reader, path = RunReader(folder), Path(folder) / ROUNDS
+    records, kept = [], 0
+    try:
+        lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
+        for line in lines[: last + 1]:
+            record = reader.line(line.removesuffix(b"\n"))
+            if record.round > last or not line.endswith(b"\n"):
+                break
+            records.append(record)
+            kept += len(line)
+        if len(lines) > len(records):
+            os.truncate(path, kept)
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read or written: {error}") from error
+    return records
 
 
 def discard(folder: Path | str) -> None:

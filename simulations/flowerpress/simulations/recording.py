@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import platform
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
@@ -15,6 +15,8 @@ from flwr.app import ArrayRecord, MetricRecord, RecordDict
 from safetensors.numpy import save_file
 from torch import nn
 
+from flowerpress.compression.errors import ConfigError
+from flowerpress.protos.store import Snapshot
 from flowerpress.server import Pressed
 from flowerpress.simulations.client_bytes import client_bytes
 from flowerpress.simulations.engines.errors import EngineError
@@ -57,8 +59,8 @@ class Recorder:
 
     ``model`` makes the whole network of the arrays that the strategy averages.
     ``partitions`` maps node ids to partitions: by those clients go into the records. Each record
-    is handed to ``emit``. ``linked`` knows the simulated times, if there are any. ``arrays`` is the
-    latest global model.
+    is handed to ``emit``. ``linked`` knows the simulated times, if there are any. ``before`` are
+    the records of a run that goes on.
     """
 
     def __init__(
@@ -70,9 +72,9 @@ class Recorder:
         partitions: Mapping[int, int],
         emit: Callable[[RoundRecord], None],
         linked: LinkedGrid | None = None,
+        before: Sequence[RoundRecord] = (),
     ) -> None:
-        self.arrays = ArrayRecord()
-        self.records: list[RoundRecord] = []
+        self.records = list(before)
         self._loaded = loaded
         self._model = model
         self._pressed = pressed
@@ -80,8 +82,26 @@ class Recorder:
         self._partitions = partitions
         self._emit = emit
         self._linked = linked
-        self._plan: dict[str, str] | None = None
+        plans = [record.plan for record in self.records if record.plan is not None]
+        self._plan = plans[-1] if plans else None
         self._started = self._before = time.monotonic()
+
+    def state(self) -> Snapshot:
+        """Return how many rounds were recorded; the records themselves are in the run's folder."""
+        return Snapshot({"round": self.records[-1].round})
+
+    def restore(self, snapshot: Snapshot) -> None:
+        """Check that the records given are those of the rounds until then.
+
+        Raises:
+            ConfigError: they are not.
+        """
+        last = self.records[-1].round if self.records else -1
+        if last != snapshot.facts["round"]:
+            raise ConfigError(
+                f"rounds up to {last} are recorded, and the server's state is that after round "
+                f"{snapshot.facts['round']}; begin the run anew"
+            )
 
     def __call__(self, server_round: int, arrays: ArrayRecord) -> MetricRecord | None:
         """Evaluate if it is due, and record the round.
@@ -89,7 +109,6 @@ class Recorder:
         Raises:
             EngineError: in the first round, no client at all could do its part.
         """
-        self.arrays = arrays
         config = self._loaded.config
         due = server_round % config.evaluate_every == 0 or server_round == config.rounds
         judged: dict[str, Any] = {}
@@ -142,10 +161,10 @@ class Recorder:
         self._plan = plan
         return changed
 
-    def summary(self) -> Summary:
-        """Add up the run."""
+    def summary(self, arrays: ArrayRecord) -> Summary:
+        """Add up the run that ended with the model ``arrays``."""
         tensors = [
-            TensorInfo(name, tuple(array.shape), array.dtype) for name, array in self.arrays.items()
+            TensorInfo(name, tuple(array.shape), array.dtype) for name, array in arrays.items()
         ]
         return Summary.of(
             self.records,

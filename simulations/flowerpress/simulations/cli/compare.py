@@ -65,7 +65,7 @@ def compare(
     """Compare codecs by accuracy against bytes in both directions, with the spread over seeds.
 
     Runs that are already in the folder are kept, so a comparison that was stopped goes on where it
-    was.
+    was, also within a run.
 
     Example: flowerpress compare --task mnist --codecs "none,int8,stc(density=0.005)"
     """

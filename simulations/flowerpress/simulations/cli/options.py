@@ -21,6 +21,7 @@ __all__ = [
     "Overrides",
     "Overwrite",
     "Partition",
+    "Resume",
     "Rounds",
     "RunFolder",
     "Seed",
@@ -80,6 +81,7 @@ ClientWorkers = Annotated[
 RunFolder = Annotated[
     Path | None, typer.Option(help="Folder of the run (default: a new one in runs/).")
 ]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on with the unfinished run in --out.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace a finished run in --out.")]
 TensorBoard = Annotated[
     Path | None,

@@ -15,6 +15,7 @@ from flowerpress.simulations.cli.options import (
     Overrides,
     Overwrite,
     Partition,
+    Resume,
     Rounds,
     RunFolder,
     Seed,
@@ -49,8 +50,12 @@ def simulate(
     out: RunFolder = None,
     tensorboard: TensorBoard = None,
     overwrite: Overwrite = False,
+    resume: Resume = False,
 ) -> None:
     """Train a model with federated clients, compressed both ways, and report bytes and accuracy.
+
+    A run that was stopped or killed goes on where it was, to the same bit, with --resume and its
+    folder; nothing else need be said again.
 
     Example: flowerpress simulate --task digits --uplink "stc(density=0.02)" training.lr=0.05
     """
@@ -69,11 +74,19 @@ def simulate(
         workers=workers,
         out=out,
     )
-    run_and_show(settings, overwrite=overwrite, tensorboard=tensorboard)
+    if resume:
+        from flowerpress.simulations.cli.resumed import resumed
+
+        settings = resumed(settings)
+    run_and_show(settings, overwrite=overwrite, tensorboard=tensorboard, resume=resume)
 
 
 def run_and_show(
-    settings: SimulationConfig, *, overwrite: bool, tensorboard: Path | None = None
+    settings: SimulationConfig,
+    *,
+    overwrite: bool,
+    tensorboard: Path | None = None,
+    resume: bool = False,
 ) -> None:
     """Run a simulation with its live display, then write and show what came of it."""
     from flowerpress.compression import ConfigError
@@ -83,11 +96,22 @@ def run_and_show(
     from flowerpress.simulations.loaded import load
     from flowerpress.simulations.quiet import hush_flower
     from flowerpress.simulations.record import discard, is_finished
+    from flowerpress.simulations.resuming import can_go_on
     from flowerpress.simulations.strategies import check_strategy
     from flowerpress.simulations.tracking import Tracking
 
-    if settings.out is not None and is_finished(settings.out) and not overwrite:
-        raise ConfigError(f"{settings.out}: holds a finished run; another --out, or --overwrite")
+    if overwrite and resume:
+        raise ConfigError("--overwrite begins anew and --resume goes on; leave one of them out")
+    if settings.out is not None and not overwrite:
+        if is_finished(settings.out):
+            raise ConfigError(
+                f"{settings.out}: holds a finished run; another --out, or --overwrite"
+            )
+        if can_go_on(settings.out) and not resume:
+            raise ConfigError(
+                f"{settings.out}: holds an unfinished run; --resume goes on with it, --overwrite "
+                "begins anew"
+            )
     # Whatever can be wrong is found before a run that is to be overwritten is gone.
     hush_flower()
     down = settings.uplink if settings.downlink == "same" else settings.downlink
@@ -110,7 +134,7 @@ def run_and_show(
         tracking.add(record)
 
     with live, tracking:
-        folder = run(settings, told)
+        folder = run(settings, told, resume=resume)
     show_run(folder)
 
 

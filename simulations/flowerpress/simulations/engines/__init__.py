@@ -22,16 +22,24 @@ if TYPE_CHECKING:
 __all__ = ["EngineError", "StoppedError", "run"]
 
 
-def run(config: SimulationConfig, on_record: Callable[[RoundRecord], None] | None = None) -> Path:
+def run(
+    config: SimulationConfig,
+    on_record: Callable[[RoundRecord], None] | None = None,
+    *,
+    resume: bool = False,
+) -> Path:
     """Run a simulation to its end and return its folder.
 
     ``on_record`` is called with each round's record, round 0 (the initial model) included, as
     soon as it is written. Without ``config.out`` the folder is a new one,
-    ``runs/<task>-<uplink>-seed<seed>``, with a number behind it where that exists.
+    ``runs/<task>-<uplink>-seed<seed>``, with a number behind it where that exists. With ``resume``
+    the unfinished run in ``config.out`` goes on, and ``on_record`` gets the rounds it had, too;
+    otherwise what is left of one is removed.
 
     Raises:
-        ConfigError: something in the configuration cannot be used, or the folder holds a
-            finished run. Found before anything is started or written.
+        ConfigError: something in the configuration cannot be used, the folder holds a finished
+            run, or none that can go on. Found before anything is started or written.
+        StorageError: the state of the run that is to go on cannot be read.
         EngineError: the run failed.
         StoppedError: Ctrl-C; the rounds that were finished can be read in the folder.
     """
@@ -39,6 +47,7 @@ def run(config: SimulationConfig, on_record: Callable[[RoundRecord], None] | Non
     from flowerpress.simulations.links import absolute
     from flowerpress.simulations.loaded import load
     from flowerpress.simulations.record import is_finished
+    from flowerpress.simulations.resuming import begin, can_go_on, go_on
     from flowerpress.simulations.strategies import check_strategy
 
     if config.data is not None:
@@ -53,6 +62,15 @@ def run(config: SimulationConfig, on_record: Callable[[RoundRecord], None] | Non
     check_strategy(config, clients)
     folder = (config.out or _new_folder(config)).expanduser().absolute()
     config = config.model_copy(update={"out": folder})
+    if resume:
+        before = go_on(config)
+        # What began it decides whether its state is kept.
+        config = config.model_copy(update={"checkpoint": True})
+        if on_record is not None:
+            for record in before:
+                on_record(record)
+    else:
+        begin(config)
     try:
         if config.engine == "ray":
             from flowerpress.simulations.engines.ray import run_ray
@@ -63,7 +81,7 @@ def run(config: SimulationConfig, on_record: Callable[[RoundRecord], None] | Non
 
             run_embedded(config, clients, on_record)
     except KeyboardInterrupt:
-        raise StoppedError(folder) from None
+        raise StoppedError(folder, can_go_on=can_go_on(folder)) from None
     return folder
 
 

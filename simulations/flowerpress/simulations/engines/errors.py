@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from shlex import quote
 
 from flowerpress.compression.errors import FlowerpressError
 
@@ -14,8 +15,14 @@ class EngineError(FlowerpressError):
 
 
 class StoppedError(EngineError):
-    """The user stopped a run (Ctrl-C). ``folder`` has the rounds that were finished by then."""
+    """The user stopped a run (Ctrl-C). ``folder`` has the rounds that were finished by then.
 
-    def __init__(self, folder: Path) -> None:
+    ``can_go_on`` says whether it kept what it needs to go on.
+    """
+
+    def __init__(self, folder: Path, *, can_go_on: bool = False) -> None:
         self.folder = folder
-        super().__init__(f"stopped; the rounds until then are in {folder / 'rounds.jsonl'}")
+        words = f"stopped; the rounds until then are in {folder / 'rounds.jsonl'}"
+        if can_go_on:
+            words += f"; it goes on with: flowerpress simulate --resume --out {quote(str(folder))}"
+        super().__init__(words)

@@ -19,6 +19,7 @@ from flwr.serverapp import Grid
 
 from flowerpress.compression import WireError
 from flowerpress.protos import Instruction, Receipt
+from flowerpress.protos.store import Snapshot
 from flowerpress.server import PassingGrid
 from flowerpress.simulations.links import Links
 
@@ -84,6 +85,17 @@ class LinkedGrid(PassingGrid):
     def seconds(self) -> float:
         """How long all rounds so far took."""
         return math.fsum(times.seconds for times in self._rounds.values())
+
+    def state(self) -> Snapshot:
+        """Return the times of all rounds; nothing is under way between rounds."""
+        rounds = self._rounds.items()
+        facts = [[n, list(t.arrivals.items()), list(t.missed.items())] for n, t in rounds]
+        return Snapshot({"rounds": facts})
+
+    def restore(self, snapshot: Snapshot) -> None:
+        """Go on from what ``state()`` returned."""
+        for number, arrivals, missed in snapshot.facts["rounds"]:
+            self._rounds[number] = RoundTimes(self._deadline, dict(arrivals), dict(missed))
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
         """Pass on, and note what was sent to whom."""

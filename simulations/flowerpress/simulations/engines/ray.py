@@ -57,7 +57,8 @@ def run_ray(
     if config.out is None:
         raise ValueError("the ray engine needs a configuration with `out`")
     reader = RunReader(config.out)
-    reader.path.unlink(missing_ok=True)
+    if reader.path.exists():
+        reader.poll()  # a run that goes on: these rounds are known
 
     def follow() -> None:
         try:
