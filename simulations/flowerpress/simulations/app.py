@@ -55,11 +55,13 @@ class Surroundings:
     """What a run has around it, as opposed to what it is; the default is a simulation.
 
     ``run_id`` binds updates to the run; None makes it of the configuration. ``timeout``: seconds
-    after which a round goes on without who has not answered. ``options``: more of ``Pressed``.
+    after which a round goes on without who has not answered. ``sync``: whether the server's state
+    is to outlast a loss of power, too. ``options``: more of ``Pressed``.
     """
 
     run_id: int | None = None
     timeout: float = _TIMEOUT
+    sync: bool = False
     options: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -154,7 +156,9 @@ def serve(
     inner = make_strategy(config, len(loaded.partition), train_loss)
     checkpoint = None
     if config.checkpoint:
-        checkpoint = Checkpoint(server_folder(config.out), sync=False, beside={"nodes": nodes})
+        checkpoint = Checkpoint(
+            server_folder(config.out), sync=surroundings.sync, beside={"nodes": nodes}
+        )
     options = {
         "uplink": config.uplink,
         "downlink": None if config.downlink == "same" else config.downlink,

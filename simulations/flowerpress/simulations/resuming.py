@@ -53,8 +53,10 @@ def can_go_on(folder: Path) -> bool:
     return (folder / _FOLDER / _CONFIG).is_file()
 
 
-def begin(config: SimulationConfig) -> None:
+def begin(config: SimulationConfig) -> list[RoundRecord]:
     """Empty the folder of a run and write its configuration there, if it is to be able to go on.
+
+    Returns the records that it has: none.
 
     Raises:
         ConfigError: the folder cannot be written to.
@@ -64,7 +66,7 @@ def begin(config: SimulationConfig) -> None:
         discard(folder)
         finished(folder)
         if not config.checkpoint:
-            return
+            return []
         (folder / _FOLDER).mkdir(parents=True, exist_ok=True)
         path = folder / _FOLDER / _CONFIG
         temporary = path.with_name(f".{_CONFIG}")
@@ -72,6 +74,7 @@ def begin(config: SimulationConfig) -> None:
         os.replace(temporary, path)  # noqa: PTH105 - the one call that is atomic by contract
     except OSError as error:
         raise ConfigError(f"{folder}: cannot write a run there: {error}") from error
+    return []
 
 
 def go_on(config: SimulationConfig) -> list[RoundRecord]:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from flowerpress.compression.errors import ConfigError
 from flowerpress.simulations.cli.options import (
     ConfigFile,
     DataFolder,
@@ -14,6 +15,7 @@ from flowerpress.simulations.cli.options import (
     Overrides,
     Overwrite,
     Partition,
+    Resume,
     Rounds,
     Seed,
     Task,
@@ -74,6 +76,7 @@ def server(
         Path | None, typer.Option(help="Folder of the run (default: run in --state).")
     ] = None,
     overwrite: Overwrite = False,
+    resume: Resume = False,
     tensorboard: TensorBoard = None,
 ) -> None:
     """Start a SuperLink with TLS and node keys, wait for the devices, train, and report.
@@ -81,6 +84,9 @@ def server(
     The run's folder is like that of flowerpress simulate, and so are the keys of its configuration.
     Ends with 0 when the run is finished, 2 where an option or a file is wrong, 70 where the run
     failed, 75 where the SuperLink ended by itself, 130 on Ctrl-C, 143 on SIGTERM.
+
+    A server that was stopped or killed goes on with --resume and the same settings, and so do the
+    devices, which keep their own state.
 
     Example: flowerpress server --certs certs --devices 3 --task digits --rounds 5 --uplink int8
     """
@@ -117,12 +123,15 @@ def server(
         seed=seed,
         out=out,
     )
+    if overwrite and resume:
+        raise ConfigError("--overwrite begins anew and --resume goes on; leave one of them out")
     closing = Closing(deadline, _quorum(quorum))
-    _run_and_show(site, settings, closing, overwrite=overwrite, tensorboard=tensorboard)
+    _run_and_show(
+        site, settings, closing, overwrite=overwrite, resume=resume, tensorboard=tensorboard
+    )
 
 
 def _quorum(text: str) -> int | float:
-    from flowerpress.compression import ConfigError
     from flowerpress.server.quorum import Quorum
 
     try:
@@ -139,6 +148,7 @@ def _run_and_show(
     closing: Closing,
     *,
     overwrite: bool,
+    resume: bool,
     tensorboard: Path | None,
 ) -> None:
     from flowerpress.simulations.cli.simulate import show_run
@@ -151,7 +161,7 @@ def _run_and_show(
     from flowerpress.simulations.tracking import Tracking
 
     hush_flower()
-    settings = prepared(site, settings, overwrite=overwrite)
+    settings = prepared(site, settings, overwrite=overwrite, resume=resume)
     assert settings.out is not None
     tracking = Tracking(tensorboard)
     if overwrite:
@@ -174,7 +184,7 @@ def _run_and_show(
 
     try:
         with live, tracking:
-            folder = run_configured(site, settings, closing, told, say)
+            folder = run_configured(site, settings, closing, told, say, resume=resume)
     except KeyboardInterrupt:
         raise StoppedError(settings.out) from None
     show_run(folder)

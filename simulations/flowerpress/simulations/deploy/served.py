@@ -90,7 +90,10 @@ def make_served_app() -> ServerApp:
                 served.config,
                 grid,
                 surroundings=Surroundings(
-                    served.run_id, served.deadline, {**options, "carrier": carrier}
+                    served.run_id,
+                    served.deadline,
+                    sync=True,
+                    options={**options, "carrier": carrier},
                 ),
             )
 

@@ -21,6 +21,7 @@ from flowerpress.simulations.deploy.tls import Address
 from flowerpress.simulations.engines.flower import COMPLETED, log_tail
 from flowerpress.simulations.loaded import load
 from flowerpress.simulations.record import RoundRecord, RunReader, is_finished
+from flowerpress.simulations.resuming import begin, can_go_on, go_on
 from flowerpress.simulations.strategies import check_strategy
 
 __all__ = ["Closing", "Site", "prepared", "run_app", "run_configured"]
@@ -71,7 +72,9 @@ class Closing:
     quorum: int | float
 
 
-def prepared(site: Site, config: SimulationConfig, *, overwrite: bool) -> SimulationConfig:
+def prepared(
+    site: Site, config: SimulationConfig, *, overwrite: bool, resume: bool = False
+) -> SimulationConfig:
     """Return the configuration as the run has it, with ``out``; what can be wrong is found here.
 
     Raises:
@@ -90,6 +93,10 @@ def prepared(site: Site, config: SimulationConfig, *, overwrite: bool) -> Simula
     out = (config.out or site.state / "run").expanduser().absolute()
     if is_finished(out) and not overwrite:
         raise ConfigError(f"{out}: holds a finished run; another --out, or --overwrite")
+    if can_go_on(out) and not overwrite and not resume:
+        raise ConfigError(
+            f"{out}: holds an unfinished run; --resume goes on with it, --overwrite begins anew"
+        )
     config = config.model_copy(update={"clients": site.devices, "out": out})
     check_codecs(config)
     check_strategy(config, len(load(config).partition))
@@ -102,23 +109,28 @@ def run_configured(
     closing: Closing,
     on_record: Callable[[RoundRecord], None],
     say: Say,
+    *,
+    resume: bool = False,
 ) -> Path:
     """Run a configuration on the devices and return the run's folder, as a simulation's is.
 
     ``config`` is as ``prepared`` returns it; ``on_record`` gets each round as it ends, ``say`` what
-    happens besides.
+    happens besides. With ``resume`` the unfinished run in ``config.out`` goes on.
 
     Raises:
-        ConfigError: a port or the state folder cannot be used.
+        ConfigError: a port or the state folder cannot be used, or no run that can go on is there.
         DeploymentError: the run failed, or the SuperLink ended.
     """
     if config.out is None:
         raise ValueError("a run needs a configuration with `out`")
     with claimed(site.state, "flowerpress server") as state:
         settings = state / "served.json"
+        run_id = Served.read(settings).run_id if resume else secrets.randbits(64)
+        for record in go_on(config) if resume else begin(config):
+            on_record(record)
         Served(
             config=config,
-            run_id=secrets.randbits(64),
+            run_id=run_id,
             deadline=closing.deadline,
             quorum=closing.quorum,
             exchange=site.blobs(),
@@ -126,7 +138,8 @@ def run_configured(
         app = state / "app"
         write_bundle(app, config)
         reader = RunReader(config.out)
-        reader.path.unlink(missing_ok=True)
+        if reader.path.exists():
+            reader.poll()  # a run that goes on: these rounds are known
 
         def follow() -> None:
             if reader.path.exists():

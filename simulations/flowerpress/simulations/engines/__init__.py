@@ -62,15 +62,12 @@ def run(
     check_strategy(config, clients)
     folder = (config.out or _new_folder(config)).expanduser().absolute()
     config = config.model_copy(update={"out": folder})
-    if resume:
-        before = go_on(config)
-        # What began it decides whether its state is kept.
-        config = config.model_copy(update={"checkpoint": True})
-        if on_record is not None:
-            for record in before:
-                on_record(record)
-    else:
-        begin(config)
+    before = go_on(config) if resume else begin(config)
+    # Of a run that goes on, what began it decided that its state is kept.
+    config = config.model_copy(update={"checkpoint": config.checkpoint or resume})
+    if on_record is not None:
+        for record in before:
+            on_record(record)
     try:
         if config.engine == "ray":
             from flowerpress.simulations.engines.ray import run_ray
