@@ -47,6 +47,15 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "budget": {"uplink": "budget.toml", "downlink": "powersgd(rank=2)", "strategy": "fedmedian"},
 }
 
+# A network in two parts, and whose copies of the server's part are trained.
+CUT: dict[str, dict[str, Any]] = {
+    "copies": {"split": {"bottleneck": "entropic(channels=4)"}},
+    "shared": {
+        "split": {"sharing": "v2", "mode": "u-shaped", "bottleneck": "entropic(channels=4)"},
+        "fraction": 0.67,
+    },
+}
+
 
 class Killing:
     """The process in ``killing.py``, and what came of the runs that it made."""
@@ -67,8 +76,8 @@ class Killing:
         self._process.communicate(timeout=60)
 
     def config(self, variant: str, name: str, **more: Any) -> SimulationConfig:
-        settings = dict(VARIANTS[variant])
-        if settings["uplink"].endswith(".toml"):
+        settings = dict((VARIANTS | CUT)[variant])
+        if settings.get("uplink", "").endswith(".toml"):
             settings["uplink"] = str(self._folder / settings["uplink"])
         training = {"epochs": 1, "max_samples": 32}
         out = str(self._folder / f"{variant}-{name}")
@@ -104,7 +113,9 @@ def result(config: SimulationConfig) -> dict[str, Any]:
     for timed in (*lines, summary):
         del timed["seconds"]
     del summary["config"]["out"]
-    model = (folder / "model.safetensors").read_bytes()
+    models = [folder / "model.safetensors", *sorted(folder.glob("cut/*.safetensors"))]
+    model = [path.read_bytes() for path in models if path.exists()]
+    assert model
     return {"model": model, "lines": lines, "summary": summary}
 
 
@@ -150,6 +161,14 @@ def test_killed_at_any_point_a_run_goes_on_to_the_same_end(killing: Killing, poi
     draw = random.Random(point)
     variant = draw.choice(list(VARIANTS))
     check(killing, variant, point, drawn(killing, variant, point, draw), 0)
+
+
+@pytest.mark.parametrize("variant", CUT)
+def test_killed_in_split_training_a_run_goes_on_to_the_same_end(
+    killing: Killing, variant: str
+) -> None:
+    # Of the last round before: the optimizers of the server's part, the tables, the turns.
+    check(killing, variant, "round: after the aggregate", 3, 0)
 
 
 @pytest.mark.slow

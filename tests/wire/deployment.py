@@ -23,10 +23,10 @@ CLIENTS = 2
 class Deployment:
     """Flower's processes, each at the end of a leash, and ``flwr`` to talk to them.
 
-    Every device has a Flower home of its own, as devices do.
+    Every device has a Flower home of its own, as devices do; with ``journals`` a state folder, too.
     """
 
-    def __init__(self, folder: Path, stack: ExitStack) -> None:
+    def __init__(self, folder: Path, stack: ExitStack, *, journals: bool = False) -> None:
         self._folder = folder
         self._stack = stack
         port = free_port()
@@ -49,6 +49,8 @@ class Deployment:
         self._wait(answers)
         for number in range(CLIENTS):
             config = f"partition-id={number} num-partitions={CLIENTS}"
+            if journals:
+                config += f' state-folder="{folder / f"state-{number}"}"'
             node = ["flower-supernode", "--insecure", "--superlink", self._link]
             node += ["--port", str(free_port()), "--node-config", config]
             self._start(f"node-{number}", *node)
@@ -117,9 +119,9 @@ class Deployment:
 
 
 @contextmanager
-def deployment(folder: Path) -> Iterator[Deployment]:
+def deployment(folder: Path, *, journals: bool = False) -> Iterator[Deployment]:
     with ExitStack() as stack:
-        yield Deployment(folder, stack)
+        yield Deployment(folder, stack, journals=journals)
 
 
 def script(name: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import secrets
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -12,6 +13,7 @@ from flwr.serverapp.strategy import Strategy
 
 from flowerpress.compression.features.tables import Tables
 from flowerpress.protos.split_terms import SplitTerms
+from flowerpress.protos.store import Snapshot
 from flowerpress.server.pressed import Pressed
 from flowerpress.server.split import RoundReport, SplitService
 
@@ -71,15 +73,30 @@ class SplitTraining(Pressed):
         self._numbers = numbers
         self._patience = patience
         self._version = 0
+        self._published = False
         self._asked: dict[int, int] = {}
+        self._parts |= {"tails": service.tails, "split": self}
+
+    def state(self) -> Snapshot:
+        """Return the version of the coder's tables, and the reports."""
+        # As text: a loss may be no number, which strict JSON cannot say.
+        reports = json.dumps([[n, report.facts()] for n, report in self.reports.items()])
+        return Snapshot({"version": self._version, "reports": reports})
+
+    def restore(self, snapshot: Snapshot) -> None:
+        """Go on from what ``state()`` returned."""
+        self._version, self._published = snapshot.facts["version"], False
+        reports = json.loads(snapshot.facts["reports"])
+        self.reports = {number: RoundReport.of(facts) for number, facts in reports}
 
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
         """Open the service's round to the clients that the inner strategy chose."""
         messages = list(super().configure_train(server_round, arrays, config, grid))
-        if not self._version:
-            self._publish(arrays)
+        if not self._published:
+            # Of a run that goes on, the tables are made again as they were.
+            self._publish(arrays, self._version or 1)
         nodes = [message.metadata.dst_node_id for message in messages]
         self._asked = {node: self._number(node) for node in nodes}
         clients = list(self._asked.values())
@@ -110,15 +127,15 @@ class SplitTraining(Pressed):
         self.reports[server_round] = report
         self._count(server_round, report)
         if arrays is not None:
-            self._publish(arrays)
+            self._publish(arrays, self._version + 1)
         return arrays, metrics
 
     def _number(self, node: int) -> int:
         return node if self._numbers is None else self._numbers[node]
 
-    def _publish(self, arrays: ArrayRecord) -> None:
-        self._version += 1
-        tables = self._tables(arrays, self._version) if self._tables else None
+    def _publish(self, arrays: ArrayRecord, version: int) -> None:
+        self._version, self._published = version, True
+        tables = self._tables(arrays, version) if self._tables else None
         if tables is not None:
             self.service.publish(tables)
 

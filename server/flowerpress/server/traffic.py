@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import dataclass, field
+from typing import Any
 
 from flowerpress.server.wire import Connection
 
@@ -34,6 +35,16 @@ class Counts:
         for kind, size in payloads.items():
             if size:
                 self.by_kind[kind] += size
+
+    def facts(self) -> list[Any]:
+        """Return it as JSON has it."""
+        return [self.message, self.raw, self.messages, dict(self.by_kind)]
+
+    @classmethod
+    def of(cls, facts: list[Any]) -> Counts:
+        """Return what ``facts()`` was called on."""
+        message, raw, messages, by_kind = facts
+        return cls(message, raw, messages, defaultdict(int, by_kind))
 
 
 @dataclass

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from flowerpress.server.traffic import Counts, Traffic
 
@@ -28,3 +29,18 @@ class RoundReport:
 
     clients: dict[int, ClientReport]
     traffic: dict[int, Traffic]
+
+    def facts(self) -> list[Any]:
+        """Return it as JSON has it, but for a loss that is no number."""
+        clients = [[c, r.steps, r.samples, r.loss] for c, r in self.clients.items()]
+        traffic = [[c, t.up.facts(), t.down.facts()] for c, t in self.traffic.items()]
+        return [clients, traffic]
+
+    @classmethod
+    def of(cls, facts: list[Any]) -> RoundReport:
+        """Return what ``facts()`` was called on."""
+        clients, traffic = facts
+        return cls(
+            {client: ClientReport(*report) for client, *report in clients},
+            {client: Traffic(Counts.of(up), Counts.of(down)) for client, up, down in traffic},
+        )

@@ -19,6 +19,14 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from flowerpress.compression import FlowerpressError
+from flowerpress.protos.store import Snapshot
+from flowerpress.server.snapshots import joined, part
+from flowerpress.server.split.torch_state import (
+    pack_optimizer,
+    pack_tensors,
+    unpack_optimizer,
+    unpack_tensors,
+)
 
 __all__ = ["Copies", "Part", "Shared", "Tails", "TurnError"]
 
@@ -144,6 +152,14 @@ class Tails(ABC):
         Without any, it is as it was before the round.
         """
 
+    @abstractmethod
+    def state(self) -> Snapshot:
+        """Return what later rounds begin from; between rounds."""
+
+    @abstractmethod
+    def restore(self, snapshot: Snapshot) -> None:
+        """Go on from what ``state()`` returned."""
+
     def infer(self, latent: Tensor) -> Tensor:
         """Return what the settled module makes of ``latent``."""
         with self._inference, torch.inference_mode():
@@ -181,6 +197,20 @@ class Copies(Tails):
         self._starts: dict[int, dict[str, Any]] = {}
         self._lock = threading.Lock()
 
+    def state(self) -> Snapshot:
+        """Return the settled module, and each client's optimizer."""
+        own = Snapshot(blobs={"module": pack_tensors(self.module.state_dict())})
+        kept = {str(client): pack_optimizer(part.optimizer) for client, part in self._parts.items()}
+        return joined({"own": own, **kept})
+
+    def restore(self, snapshot: Snapshot) -> None:
+        """Go on from what ``state()`` returned."""
+        self.module.load_state_dict(unpack_tensors(part(snapshot, "own").blobs["module"]))
+        self._parts, self._starts = {}, {}
+        for client in snapshot.facts:
+            if client != "own":
+                unpack_optimizer(self._made(int(client)).optimizer, part(snapshot, client))
+
     def begin(self, clients: Sequence[int]) -> None:
         """Forget the last round."""
         del clients
@@ -190,16 +220,17 @@ class Copies(Tails):
         """Give the client the settled weights and its own optimizer's state."""
         del patience
         with self._lock:
-            part = self._parts.get(client)
-            if part is None:
-                module = copy.deepcopy(self.module).train()
-                part = Part(module, self._make(module.parameters()), self._loss)
-                self._parts[client] = part
+            own = self._parts.get(client) or self._made(client)
             if client in self._starts:
-                part.load(self._starts[client])
+                own.load(self._starts[client])
             else:
-                part.module.load_state_dict(copy.deepcopy(self.module.state_dict()))
-                self._starts[client] = part.state()
+                own.module.load_state_dict(copy.deepcopy(self.module.state_dict()))
+                self._starts[client] = own.state()
+
+    def _made(self, client: int) -> Part:
+        module = copy.deepcopy(self.module).train()
+        self._parts[client] = Part(module, self._make(module.parameters()), self._loss)
+        return self._parts[client]
 
     def part(self, client: int) -> Part:
         """Return the client's copy."""
@@ -260,6 +291,16 @@ class Shared(Tails):
         self._start: dict[str, Any] = {}
         self._before: dict[str, Any] = {}
         self._changed = threading.Condition()
+
+    def state(self) -> Snapshot:
+        """Return the settled module and the optimizer."""
+        own = Snapshot(blobs={"module": pack_tensors(self.module.state_dict())})
+        return joined({"own": own, "optimizer": pack_optimizer(self._part.optimizer)})
+
+    def restore(self, snapshot: Snapshot) -> None:
+        """Go on from what ``state()`` returned."""
+        self.module.load_state_dict(unpack_tensors(part(snapshot, "own").blobs["module"]))
+        unpack_optimizer(self._part.optimizer, part(snapshot, "optimizer"))
 
     def begin(self, clients: Sequence[int]) -> None:
         """Set the order of turns."""
