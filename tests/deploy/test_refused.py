@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -60,12 +61,8 @@ def test_a_registered_key_is_taken_and_sigterm_ends_everything(
     running: Running, tmp_path: Path, mark: str
 ) -> None:
     with client(*words(running, tmp_path)) as process:
-        assert process.stdout is not None
-        said = ""
-        for line in process.stdout:
-            said += line
-            if line.startswith(f"connected to {running.address} as node"):
-                break
+        said = until_connected(process)
+        assert f"connected to {running.address} as node" in said
         process.send_signal(signal.SIGTERM)
         rest, _ = process.communicate(timeout=PATIENCE)
     assert process.returncode == Exit.OK, said + rest
@@ -156,10 +153,7 @@ def test_files_that_cannot_be_used(running: Running, tmp_path: Path) -> None:
 
 def test_two_devices_do_not_share_a_state_folder(running: Running, tmp_path: Path) -> None:
     with client(*words(running, tmp_path)) as first:
-        assert first.stdout is not None
-        for line in first.stdout:
-            if line.startswith("connected"):
-                break
+        until_connected(first)
         code, said = ended(*words(running, tmp_path))
         first.send_signal(signal.SIGTERM)
         first.communicate(timeout=PATIENCE)
@@ -168,23 +162,54 @@ def test_two_devices_do_not_share_a_state_folder(running: Running, tmp_path: Pat
 
 
 @pytest.mark.slow
-def test_a_device_that_was_killed_is_taken_again(
+def test_a_supernode_that_was_killed_is_taken_again(
     running: Running, tmp_path: Path, mark: str
 ) -> None:
     """Flower believes it to be online for up to a minute, and gives up at once."""
+    with client(*words(running, tmp_path)) as process:
+        until_connected(process)
+        (node,) = [pid for pid, command in commands(mark) if "bin/flower-supernode" in command]
+        os.kill(node, signal.SIGKILL)
+        said = until_connected(process)
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=PATIENCE)
+    assert "the SuperNode ended by itself; next try in" in said
+    assert "still believes this device to be online; next try in" in said
+    assert process.returncode == Exit.OK
 
-    def connected() -> str:
-        said = ""
-        with client(*words(running, tmp_path)) as process:
-            assert process.stdout is not None
-            for line in process.stdout:
-                said += line
-                if line.startswith("connected"):
-                    break
-            process.kill()
-        return said
 
-    assert "next try" not in connected()
-    again = connected()
-    assert "still believes this device to be online; next try in" in again
-    assert "connected to" in again
+def test_a_client_that_was_killed_takes_everything_with_it(
+    running: Running, tmp_path: Path, mark: str
+) -> None:
+    before = {pid for pid, _ in commands(mark)}
+    with client(*words(running, tmp_path)) as process:
+        until_connected(process)
+        assert len({pid for pid, _ in commands(mark)} - before) >= 3
+        process.kill()
+    deadline = time.monotonic() + PATIENCE
+    while left := {pid for pid, _ in commands(mark)} - before:
+        assert time.monotonic() < deadline, left
+        time.sleep(0.2)
+
+
+def until_connected(process: subprocess.Popen[str]) -> str:
+    assert process.stdout is not None
+    said = ""
+    for line in process.stdout:
+        said += line
+        if line.startswith("connected"):
+            return said
+    pytest.fail(f"it ended without a connection:\n{said}")
+
+
+def commands(mark: str) -> list[tuple[int, str]]:
+    """Return pid and command line of the marked processes that are not leashes, nor this one."""
+    found = []
+    for environ in Path("/proc").glob("[0-9]*/environ"):
+        try:
+            if mark.encode() in environ.read_bytes() and environ.parent.name != str(os.getpid()):
+                command = (environ.parent / "cmdline").read_text().replace("\0", " ")
+                found.append((int(environ.parent.name), command))
+        except OSError:
+            continue
+    return [(pid, command) for pid, command in found if "engines.leash" not in command]

@@ -101,7 +101,7 @@ def test_asked_to_stop_it_leaves_nothing(
     state = tmp_path / "state"
     options = ["--certs", keys.folder, "--state", state, "--devices", 1, "--port", free_port()]
     with server(*options, "--host", "127.0.0.1", "--exchange-port", free_port()) as process:
-        said = until(process, "waiting for devices: 0 of 1 connected")
+        said = until(process, "waiting: 0 of 1 devices connected")
         assert len(marked(mark)) > 2
         process.send_signal(number)
         rest, _ = process.communicate(timeout=PATIENCE)
@@ -131,7 +131,7 @@ def test_a_device_stays_while_servers_come_and_go(keys: Keys, tmp_path: Path, ma
         code, said = run("pass")
         assert code == Exit.OK, said
         assert "registered a" in said
-        assert "1 devices connected" in said
+        assert "1 of 1 devices connected" in said
         assert "devices 1" in said
         assert staying.poll() is None
         code, said = run("raise ValueError('no such weather')")

@@ -25,7 +25,7 @@ from flowerpress.simulations.deploy.tls import Address, ConnectError, ask_health
 from flowerpress.simulations.engines.flower import free_port
 from tests.cli.conftest import Said
 from tests.deploy.conftest import Running
-from tests.deploy.test_refused import client, words
+from tests.deploy.test_refused import client, until_connected, words
 
 ROOT = Path(__file__).parents[2] / "deploy"
 UNITS = ("flowerpress-server.service", "flowerpress-client@.service")
@@ -152,12 +152,7 @@ def test_a_proxy_lets_devices_in_and_nobody_else(
     assert answered(running.address, authority, "GET", "/openapi.json") == 200
     assert answered(outer, authority, "GET", "/health") == 200
     with client(*words(running, tmp_path, server=outer)) as device:
-        assert device.stdout is not None
-        said = ""
-        for line in device.stdout:
-            said += line
-            if line.startswith("connected"):
-                break
+        said = until_connected(device)
         device.terminate()
         device.communicate(timeout=60)
     assert f"connected to {outer} as node" in said

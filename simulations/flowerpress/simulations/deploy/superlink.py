@@ -90,11 +90,11 @@ class SuperLink:
         told = -1
         while (online := self.flower.online()) < devices:
             if online != told:
-                say(f"waiting for devices: {online} of {devices} connected")
+                say(f"waiting: {online} of {devices} devices connected")
                 told = online
             self.check()
             time.sleep(_PATIENCE)
-        say(f"{online} devices connected")
+        say(f"{online} of {devices} devices connected")
 
     def check(self) -> None:
         """Raise DeploymentError if it has ended by itself."""
