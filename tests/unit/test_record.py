@@ -56,6 +56,9 @@ records = st.builds(
     ).map(tuple),
     simulated_seconds=st.none() | _finite,
     missed=_count,
+    owed=_finite,
+    dropped=_finite,
+    orphaned=_finite,
     plan=st.none() | st.dictionaries(st.text(max_size=8), st.text(max_size=8), max_size=3),
     target_bytes=st.none() | st.tuples(_count, _count).map(sorted).map(tuple),
     client_bytes=st.lists(
@@ -72,7 +75,17 @@ records = st.builds(
     ).map(tuple),
 )
 
-LATER = ("simulated_seconds", "missed", "plan", "target_bytes", "treated", "client_bytes")
+LATER = (
+    "simulated_seconds",
+    "missed",
+    "plan",
+    "target_bytes",
+    "treated",
+    "client_bytes",
+    "owed",
+    "dropped",
+    "orphaned",
+)
 """Keys that records of earlier versions lack."""
 
 
@@ -114,6 +127,7 @@ def test_lines_of_earlier_versions_are_read() -> None:
     assert (record.plan, record.target_bytes) == (None, None)
     assert not record.treated
     assert not record.client_bytes
+    assert (record.owed, record.dropped, record.orphaned) == (0.0, 0.0, 0.0)
 
 
 def test_numpy_numbers_become_plain_and_a_diverged_loss_null() -> None:

@@ -72,6 +72,10 @@ def test_orphans_are_what_was_given_up_and_what_absent_clients_owe() -> None:
     assert verdicts.orphaned([7]) == 9.0
     assert verdicts.orphaned([]) == 11.0
     assert verdicts.accounts[8].last_round == 2
+    verdicts.give(7, 1, CLIPPED, mass=8.0)
+    assert verdicts.summary([7]) == (
+        "1 updates in the model; mass 6 dropped on purpose, 9 orphaned, 10 in residuals"
+    )
 
 
 def test_books_survive_as_json() -> None:

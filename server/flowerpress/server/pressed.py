@@ -230,7 +230,7 @@ class Pressed(Strategy):
         self.summary()
         with Keeper(self._checkpoint, {**self._terms, **terms}, self._parts) as keeper:
             keeper.resume(progress)
-            return run_rounds(
+            result = run_rounds(
                 self,
                 StreamingGrid(grid, self._closing.deadline),
                 progress,
@@ -241,6 +241,8 @@ class Pressed(Strategy):
                 evaluate_fn=evaluate_fn,
                 over=keeper.commit,
             )
+        log(INFO, "flowerpress: %s", self.verdicts.summary(grid.get_node_ids()))
+        return result
 
     @property
     def rejections(self) -> list[Rejection]:

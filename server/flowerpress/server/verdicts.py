@@ -96,9 +96,26 @@ class Verdicts:
         )
 
     @property
+    def owed(self) -> float:
+        """Mass that clients hold back in their residuals, as their last receipts say."""
+        return sum(account.owed for account in self.accounts.values())
+
+    @property
     def dropped(self) -> float:
         """Mass that was clipped or rejected in the whole run."""
         return sum(account.dropped for account in self.accounts.values())
+
+    def summary(self, present: Iterable[int]) -> str:
+        """Return the run's books in a line.
+
+        Args:
+            present: the nodes that can still be asked.
+        """
+        applied = sum(account.applied for account in self.accounts.values())
+        return (
+            f"{applied} updates in the model; mass {self.dropped:.4g} dropped on purpose, "
+            f"{self.orphaned(present):.4g} orphaned, {self.owed:.4g} in residuals"
+        )
 
     def facts(self) -> dict[str, Any]:
         """Return what ``restore`` takes, as JSON can say it."""

@@ -163,6 +163,7 @@ def serve(
         "uplink": config.uplink,
         "downlink": None if config.downlink == "same" else config.downlink,
         "defence": config.defence,
+        "decay": config.decay,
         "seed": config.seed,
         "run_id": _run_id(config) if surroundings.run_id is None else surroundings.run_id,
         "checkpoint": checkpoint,

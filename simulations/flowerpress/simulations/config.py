@@ -151,6 +151,12 @@ class SimulationConfig(BaseModel):
     deadline: float | None = Field(
         default=None, gt=0, description="seconds of simulated time for a round, above 0"
     )
+    decay: float = Field(
+        default=1.0,
+        gt=0,
+        le=1,
+        description="what residuals are multiplied by each round, above 0 and at most 1",
+    )
     defence: str | None = Field(
         default=None,
         min_length=1,

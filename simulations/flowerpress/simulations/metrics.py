@@ -83,7 +83,9 @@ class RoundRecord:
     to codec texts where the server's plan changed in this round, and is None where it did not, or
     where there is none. ``target_bytes`` is the least and the most that any client was asked to
     keep to. ``treated`` is what the defence made of each update. ``client_bytes`` are the bytes by
-    client and by what they are. Records of earlier versions lack these six.
+    client and by what they are. ``owed``, ``dropped`` and ``orphaned`` are sums of absolute
+    values: what clients hold back in residuals now, what was left out of the model on purpose so
+    far, and what nobody will send any more. Records of earlier versions lack these nine.
     """
 
     round: int
@@ -108,6 +110,9 @@ class RoundRecord:
     target_bytes: tuple[int, int] | None = None
     treated: tuple[Treated, ...] = ()
     client_bytes: tuple[ClientBytes, ...] = ()
+    owed: float = 0.0
+    dropped: float = 0.0
+    orphaned: float = 0.0
 
     @property
     def bytes_total(self) -> int:
@@ -166,6 +171,7 @@ class RoundRecord:
                     read.items("client_bytes") if "client_bytes" in read else ()
                 )
             ),
+            **{name: read.number(name) for name in ("owed", "dropped", "orphaned") if name in read},
         )
         read.done()
         return record

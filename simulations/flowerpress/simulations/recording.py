@@ -145,6 +145,9 @@ class Recorder:
             missed=len(times.missed) if times else 0,
             treated=self._treated(server_round),
             client_bytes=client_bytes(moved, self._pressed.traffic(server_round), self._partitions),
+            owed=self._pressed.verdicts.owed,
+            dropped=self._pressed.verdicts.dropped,
+            orphaned=self._pressed.verdicts.orphaned(self._partitions),
             **judged,
         )
         self._before = now
