@@ -11,15 +11,7 @@ from typing import Any
 import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
 from flwr.serverapp import Grid
-from flwr.serverapp.strategy import (
-    FedAdagrad,
-    FedAdam,
-    FedAvg,
-    FedAvgM,
-    FedYogi,
-    Result,
-    Strategy,
-)
+from flwr.serverapp.strategy import Result, Strategy
 from flwr.supercore import log
 
 from flowerpress.compression import (
@@ -42,6 +34,7 @@ from flowerpress.server.generators import Generators
 from flowerpress.server.inner_state import InnerState, settings_of
 from flowerpress.server.intake import Intake, Rejection, weight_of
 from flowerpress.server.left_out import LeftOut
+from flowerpress.server.means import takes_means
 from flowerpress.server.meter import Meter
 from flowerpress.server.quorum import Closing, Quorum
 from flowerpress.server.rates import RateControl
@@ -59,12 +52,6 @@ from flowerpress.server.uplink import Uplink
 from flowerpress.server.verdicts import Verdicts
 
 __all__ = ["Pressed"]
-
-# Strategies that use nothing of the replies but their weighted mean. A subclass that brings its
-# own aggregate_train is not among them, whatever it inherits.
-_MEAN_IS_ENOUGH = tuple(
-    strategy.aggregate_train for strategy in (FedAvg, FedAvgM, FedAdagrad, FedAdam, FedYogi)
-)
 
 
 class Pressed(Strategy):
@@ -141,14 +128,9 @@ class Pressed(Strategy):
         down = self._up if downlink is None else choose(downlink)
         start = choose(first or "fp16")
         self._rates = RateControl(self._up, self.uplink)
-        self._guard = None
-        if defence is not None:
-            if not self._mean_is_enough:
-                raise ConfigError(
-                    f"{type(inner).__name__} aggregates in a way of its own, and a defence works "
-                    "on the mean; use one of them: a strategy like FedAvg, or no defence"
-                )
-            self._guard = Guard(fitting(defence, self._up, self.uplink))
+        self._guard = (
+            None if defence is None else Guard(fitting(defence, inner, self._up, self.uplink))
+        )
         for name, number in (("run_id", run_id), ("seed", seed)):
             if number is not None and not 0 <= number < 1 << 64:
                 raise ConfigError(f"{name} is {number}; it must be from 0 to 2**64 - 1")
@@ -398,13 +380,9 @@ class Pressed(Strategy):
         accepted = self._uplink.alike(accepted, note=True)
         return self.inner.aggregate_evaluate(server_round, [*accepted, *errors])
 
-    @property
-    def _mean_is_enough(self) -> bool:
-        return type(self.inner).aggregate_train in _MEAN_IS_ENOUGH
-
     def _aggregator(self) -> Aggregator | None:
         model = self._downlink.phase.model
-        if not (self._mean_is_enough and model):
+        if not (takes_means(self.inner) and model):
             return None
         manifest = self._broadcast.manifest
         if self._guard:
