@@ -18,6 +18,8 @@ from pathlib import Path
 
 import pytest
 
+from flowerpress.server.wire import ITEMS
+from flowerpress.simulations.client_bytes import WIRE, payload_differences
 from flowerpress.simulations.engines.flower import free_port
 from flowerpress.simulations.record import Run, read_run
 from tests.cli.conftest import Said, command
@@ -117,6 +119,7 @@ def follow(folder: Path, rounds: int | None) -> None:
         assert [record.round for record in deployed.records] == list(range(wanted + 1))
         compressed_both_ways(deployed)
         agree(deployed, simulated)
+        audited(deployed, said["report server/run"].out)
         server, *clients = staying
         told = server.said()
         for name in ("device-0", "device-1", "device-2"):
@@ -146,14 +149,26 @@ def compressed_both_ways(run: Run) -> None:
 
 def agree(deployed: Run, simulated: Run) -> None:
     """The same payload to the byte, tensor by tensor, and the same model."""
-    assert len(deployed.records) == len(simulated.records)
+    assert payload_differences(deployed.records, simulated.records) == []
     for one, other in zip(deployed.records, simulated.records, strict=True):
-        assert one.up_by_tensor == other.up_by_tensor
-        assert one.down_by_tensor == other.down_by_tensor
-        assert (one.bytes_up, one.bytes_down) == (other.bytes_up, other.bytes_down)
         assert (one.accuracy, one.loss) == (other.accuracy, other.loss)
     models = [run.folder / "model.safetensors" for run in (deployed, simulated)]
     assert models[0].read_bytes() == models[1].read_bytes()
+
+
+def audited(run: Run, said: str) -> None:
+    """What crossed on the wire is explained, for each device and round, and told."""
+    for record in run.records[1:]:
+        assert [one.client for one in record.client_bytes] == [0, 1, 2]
+        for one in record.client_bytes:
+            wire = one.up[WIRE] + one.down[WIRE]
+            left = [
+                parts[WIRE] - sum(parts[name] for name in ITEMS) for parts in (one.up, one.down)
+            ]
+            assert sum(map(abs, left)) < 0.01 * wire, (record.round, one)
+            assert min(one.up["handshake"], one.down["handshake"]) > 0
+    assert "unexplained" in said
+    assert "= wire" in said
 
 
 def test_the_page_with_two_rounds(

@@ -24,9 +24,18 @@ class Deployment:
     """Flower's processes, each at the end of a leash, and ``flwr`` to talk to them.
 
     Every device has a Flower home of its own, as devices do; with ``journals`` a state folder, too.
+    ``through`` gives each device, by its number, the address by which it reaches the SuperLink at
+    another one.
     """
 
-    def __init__(self, folder: Path, stack: ExitStack, *, journals: bool = False) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        stack: ExitStack,
+        *,
+        journals: bool = False,
+        through: Callable[[int, str], str] = lambda _, address: address,
+    ) -> None:
         self._folder = folder
         self._stack = stack
         port = free_port()
@@ -51,7 +60,7 @@ class Deployment:
             config = f"partition-id={number} num-partitions={CLIENTS}"
             if journals:
                 config += f' state-folder="{folder / f"state-{number}"}"'
-            node = ["flower-supernode", "--insecure", "--superlink", self._link]
+            node = ["flower-supernode", "--insecure", "--superlink", through(number, self._link)]
             node += ["--port", str(free_port()), "--node-config", config]
             self._start(f"node-{number}", *node)
 

@@ -93,5 +93,6 @@ def _row(title: str, values: dict[str, int], sums: dict[str, Counter[str]]) -> l
     row = [title]
     for way, value in values.items():
         wire = sums[way][WIRE]
-        row += [f"{value:,}", percent(value / wire, 2) if wire else NOTHING]
+        # Rounded first: what is nearly nothing has no sign.
+        row += [f"{value:,}", percent(round(value / wire, 4) + 0.0, 2) if wire else NOTHING]
     return row

@@ -1,7 +1,8 @@
 """What the bytes on a wire consist of, by constants of the protocols, and what is left over.
 
-Nothing here is fitted to a count: each item is worked out from what was sent and from documented
-sizes, so that what remains says how much is not understood.
+Nothing here is taken from the count that it explains: each item is worked out from what was sent
+and from sizes in standards, or those of gRPC where it is free. So what remains says how much is not
+understood.
 """
 
 from __future__ import annotations
