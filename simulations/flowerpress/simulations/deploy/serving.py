@@ -126,6 +126,9 @@ def run_configured(
     with claimed(site.state, "flowerpress server") as state:
         settings = state / "served.json"
         run_id = Served.read(settings).run_id if resume else secrets.randbits(64)
+        # Before the run's folder is touched: another port needs no other run.
+        check_free(site.host, site.port)
+        exchange = site.blobs()
         for record in go_on(config) if resume else begin(config):
             on_record(record)
         Served(
@@ -133,7 +136,7 @@ def run_configured(
             run_id=run_id,
             deadline=closing.deadline,
             quorum=closing.quorum,
-            exchange=site.blobs(),
+            exchange=exchange,
         ).write(settings)
         app = state / "app"
         write_bundle(app, config)
