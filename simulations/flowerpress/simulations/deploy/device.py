@@ -28,7 +28,8 @@ __all__ = ["Device", "run_device"]
 
 # The server takes a node that died for alive until two heartbeats of 30 s were missed.
 _STILL_ONLINE = 90.0
-_NOT_REGISTERED = 30.0
+# A server that has just started still registers its devices.
+_NOT_REGISTERED = 60.0
 _SHORT_LIFE, _SHORT_LIVES = 20.0, 5
 
 

@@ -189,8 +189,9 @@ def _run(
     say: Say,
 ) -> None:
     with SuperLink(site.keys, state, site.host, site.port, environment) as link:
-        say(f"listening on {site.host}:{site.port} (TLS, node keys)")
         link.register(say)
+        # Only now: a device that is started on these words is not refused.
+        say(f"listening on {site.host}:{site.port} (TLS, node keys)")
         link.gather(site.devices, say)
 
         def watch() -> None:
