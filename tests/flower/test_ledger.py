@@ -74,7 +74,7 @@ def test_the_ledger_notices_what_other_ways_lose(folder: Path, method: str) -> N
     assert max(schedule(seed, folder, method).error for seed in range(1, 6)) > 0.01
 
 
-def test_processes_that_are_killed_at_every_point_of_the_journal(folder: Path) -> None:
+def test_processes_that_are_killed_at_any_point_of_the_journal(folder: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "tests.flower.killed", str(folder), "1", "4"],
         cwd=ROOT,
