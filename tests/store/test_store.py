@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
@@ -71,6 +71,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("stores")
 
 
+@settings(deadline=None)
 @given(st.lists(SNAPSHOTS, min_size=1, max_size=3), st.integers(1, 3))
 def test_what_is_committed_is_loaded(folders: Path, snapshots: list[Snapshot], keep: int) -> None:
     folder = folders / "one"
