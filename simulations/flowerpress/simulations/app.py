@@ -170,8 +170,11 @@ def serve(
         **surroundings.options,
     }
     before = recorded(config.out)
-    writing = RunWriter(config.out, after=before[-1].round if before else None)
-    with _side(loaded, inner, nodes.partitions, options) as side, writing as writer:
+    last = before[-1].round if before else None
+    with (
+        _side(loaded, inner, nodes.partitions, options) as side,
+        RunWriter(config.out, after=last) as writer,
+    ):
 
         def emit(record: RoundRecord) -> None:
             writer.append(record)

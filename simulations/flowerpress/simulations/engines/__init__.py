@@ -47,7 +47,7 @@ def run(
     from flowerpress.simulations.links import absolute
     from flowerpress.simulations.loaded import load
     from flowerpress.simulations.record import is_finished
-    from flowerpress.simulations.resuming import begin, can_go_on, go_on
+    from flowerpress.simulations.resuming import begin, can_go_on, go_on, take_back
     from flowerpress.simulations.strategies import check_strategy
 
     if config.data is not None:
@@ -79,6 +79,11 @@ def run(
             run_embedded(config, clients, on_record)
     except KeyboardInterrupt:
         raise StoppedError(folder, can_go_on=can_go_on(folder)) from None
+    except ConfigError:
+        # What only the server's side finds out is found before it writes anything, too.
+        if not resume:
+            take_back(folder)
+        raise
     return folder
 
 
