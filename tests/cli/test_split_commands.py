@@ -97,7 +97,7 @@ def test_a_secret_and_tls(cut: tuple[Path, float], tmp_path: Path) -> None:
     key_file.write_bytes(key)
     chain_file.write_bytes(chain)
     secured = ("--certificate", chain_file, "--key", key_file, "--token-file", token)
-    asking = ("--samples", 4, "--deadline", 3)
+    asking = ("--samples", 4, "--deadline", 30)
     with served(folder, "--address", "127.0.0.1:0", *secured) as (address, _):
         ask = ("split", "infer", folder, address, *asking, "--root-certificate", chain_file)
         assert command(*ask, "--token-file", token).code == 0

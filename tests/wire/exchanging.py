@@ -64,7 +64,7 @@ class Served:
     def link(self, client: int = 1, **given: Any) -> ExchangeLink:
         terms = self.terms(client)
         given = {"address": terms.address, "token": terms.token, "tls": terms.tls, **given}
-        given = {"run": RUN, "round": self.number, "client": client, "patience": 10.0, **given}
+        given = {"run": RUN, "round": self.number, "client": client, "patience": 60.0, **given}
         return ExchangeLink(given.pop("address"), **given)
 
     def raw(self, seat: int = 1, **given: Any) -> Raw:
