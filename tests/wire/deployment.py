@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import subprocess
 import sys
 import sysconfig
@@ -16,6 +15,8 @@ from pathlib import Path
 
 import pytest
 from flwr.app.user_config import UserConfig
+
+from flowerpress.simulations.engines.flower import free_port
 
 CLIENTS = 2
 
@@ -135,12 +136,6 @@ def deployment(folder: Path, *, journals: bool = False) -> Iterator[Deployment]:
 
 def script(name: str) -> str:
     return str(Path(sysconfig.get_path("scripts")) / name)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def marked(word: str) -> list[str]:

@@ -381,7 +381,7 @@ def test_tls() -> None:
                 linked(service, root_certificates=wrong, deadline=0.5),
             ):
                 pass
-            assert time.monotonic() - begun < 30
+            assert time.monotonic() - begun < 10
 
 
 def test_one_client_too_many_is_told_so() -> None:
@@ -453,7 +453,7 @@ def test_a_service_that_is_not_there() -> None:
             pass  # it accepts, and never answers
     with pytest.raises(SplitUnreachableError), linked(port, deadline=0.5):
         pass
-    assert time.monotonic() - begun < 30
+    assert time.monotonic() - begun < 10
 
 
 def test_a_service_that_falls_silent(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -465,7 +465,7 @@ def test_a_service_that_falls_silent(monkeypatch: pytest.MonkeyPatch) -> None:
         begun = time.monotonic()
         with pytest.raises(SplitUnreachableError):
             link.step(np.ones((8, 4, 3, 3), np.float32), DATA[0][1].numpy())
-        assert time.monotonic() - begun < 30
+        assert time.monotonic() - begun < 10
         held.set()
         link.abandon()
 
@@ -496,7 +496,7 @@ def test_a_service_that_is_killed_and_started_again(tmp_path: Path) -> None:
             begun = time.monotonic()
             with pytest.raises(SplitUnreachableError):
                 train_vanilla(link, head, DATA[1:], plain(head.parameters()))
-            assert time.monotonic() - begun < 30
+            assert time.monotonic() - begun < 10
             link.abandon()
 
 
