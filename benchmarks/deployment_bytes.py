@@ -31,8 +31,9 @@ from rich.table import Table
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.http_tap import HttpTap, Tally
+from flowerpress.simulations.engines.flower import free_port
 from flowerpress.simulations.linkproxy import LinkProxy
-from tests.wire.deployment import CLIENTS, Deployment, free_port
+from tests.wire.deployment import CLIENTS, Deployment
 from tests.wire.third_party import project
 
 SETTINGS = {
