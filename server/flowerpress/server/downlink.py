@@ -77,6 +77,9 @@ class Downlink:
         phase: the phase under way.
         versions: node -> the version that the client is known to hold.
         seed: as it was given.
+
+    Raises:
+        ConfigError: a decay out of range.
     """
 
     def __init__(
@@ -89,6 +92,8 @@ class Downlink:
         intake: Intake,
         decay: float = 1.0,
     ) -> None:
+        if not 0.0 < decay <= 1.0:
+            raise ConfigError(f"decay is {decay}; it must be above 0 and up to 1 (no decay)")
         self.phase = Phase()
         self.versions: dict[int, int] = {}
         self._broadcast = broadcast

@@ -6,9 +6,7 @@ import secrets
 from collections.abc import Iterable, Mapping
 from logging import INFO, WARNING
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Result, Strategy
@@ -19,7 +17,6 @@ from flowerpress.compression import (
     ConfigError,
     Limits,
     Preset,
-    WireError,
     preset,
 )
 from flowerpress.compression.rates.choice import choose
@@ -34,11 +31,11 @@ from flowerpress.server.generators import Generators
 from flowerpress.server.inner_state import InnerState, settings_of
 from flowerpress.server.intake import Intake, Rejection, weight_of
 from flowerpress.server.left_out import LeftOut
-from flowerpress.server.means import takes_means
+from flowerpress.server.means import aggregate_mean, takes_means
 from flowerpress.server.meter import Meter
 from flowerpress.server.quorum import Closing, Quorum
 from flowerpress.server.rates import RateControl
-from flowerpress.server.replies import drop_arrays, one_reply
+from flowerpress.server.replies import drop_arrays
 from flowerpress.server.rounds import Evaluate, Progress, run_rounds
 from flowerpress.server.secure_aggregation import (
     refuse_masked_messages,
@@ -124,31 +121,18 @@ class Pressed(Strategy):
         self.uplink = _called(uplink)
         self.downlink = _called(downlink or uplink)
         self.meter = Meter()
-        self._up = choose(uplink)
-        down = self._up if downlink is None else choose(downlink)
+        up = choose(uplink)
+        down = up if downlink is None else choose(downlink)
         start = choose(first or "fp16")
-        self._rates = RateControl(self._up, self.uplink)
-        self._guard = (
-            None if defence is None else Guard(fitting(defence, inner, self._up, self.uplink))
-        )
-        for name, number in (("run_id", run_id), ("seed", seed)):
-            if number is not None and not 0 <= number < 1 << 64:
-                raise ConfigError(f"{name} is {number}; it must be from 0 to 2**64 - 1")
-        root = secrets.randbits(32) if seed is None else seed
-        run = secrets.randbits(64) if run_id is None else run_id
+        run, root = _number("run_id", run_id, bits=64), _number("seed", seed, bits=32)
+        self._rates = RateControl(up, self.uplink)
+        self._guard = None if defence is None else Guard(fitting(defence, inner, up, self.uplink))
         self._closing = Closing(deadline)
         self._quorum = Quorum(quorum)
         self._broadcast = Broadcast(
-            run,
-            down,
-            start,
-            preset("lossless"),
-            root,
-            keep_change=self._up.uses_reference,
+            run, down, start, preset("lossless"), root, keep_change=up.uses_reference
         )
         self._intake = Intake(run, limits)
-        if not 0.0 < decay <= 1.0:
-            raise ConfigError(f"decay is {decay}; it must be above 0 and up to 1 (no decay)")
         self._carriers: Carriers = MessageCarrier() if carrier is None else carrier
         self._downlink = Downlink(
             self._broadcast, self._rates, self._carriers, self.meter, root, self._intake, decay
@@ -165,7 +149,7 @@ class Pressed(Strategy):
         self._terms = {
             "run_id": run_id,
             "seed": seed,
-            "uplink": codec_term(self._up),
+            "uplink": codec_term(up),
             "downlink": codec_term(down),
             "first": codec_term(start),
             "decay": decay,
@@ -299,86 +283,56 @@ class Pressed(Strategy):
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
         """Stage updates and let the inner strategy make a model of them, or none."""
         aggregator, phase = self._aggregator(), self._downlink.phase
-        weight_key: str | None = getattr(self.inner, "weighted_by_key", None)
-        accepted, errors = [], []
-        for reply in self._uplink.answers(replies, self._ask_again):
-            if reply.has_error():
-                errors.append(reply)
-                continue
-            try:
-                update, weight = self._uplink.receive(reply, weight_key)
-                drop_arrays(reply.content)
-                if aggregator:
-                    aggregator.accumulate(update, weight)
-                else:
-                    broadcast = self._broadcast
-                    # A change counts from the server's model: what the downlink lost is not lost.
-                    model = as_model(update, broadcast.manifest, phase.model, broadcast.held)
-                    reply.content[phase.key] = to_record(model)
-                self._intake.stage(reply.metadata.src_node_id, update.sequence)
-            except WireError as error:
-                self._left_out.refuse(server_round, reply.metadata.src_node_id, error)
-                continue
-            accepted.append(reply)
-        self._downlink.finish()
-        self._left_out.silent(server_round, phase.messages)
+
+        def take(reply: Message) -> None:
+            update, weight = self._uplink.receive(reply, self._weight_key)
+            drop_arrays(reply.content)
+            if aggregator:
+                aggregator.accumulate(update, weight)
+            else:
+                broadcast = self._broadcast
+                # A change counts from the server's model: what the downlink lost is not lost.
+                model = as_model(update, broadcast.manifest, phase.model, broadcast.held)
+                reply.content[phase.key] = to_record(model)
+            self._intake.stage(reply.metadata.src_node_id, update.sequence)
+
+        accepted, errors = self._uplink.collect(replies, self._ask_again, take)
         if self._guard and isinstance(aggregator, Guarded):
             nodes = [reply.metadata.src_node_id for reply in accepted]
-            done = self._guard.settle(server_round, nodes, aggregator)
-            accepted = self._uplink.treated(accepted, done, weight_key)
-        log(
-            INFO,
-            "flowerpress: %d updates taken, %d clients left out",
-            len(accepted),
-            self._left_out.count(server_round),
-        )
+            treatments = self._guard.settle(server_round, nodes, aggregator)
+            accepted = self._uplink.treated(accepted, treatments, self._weight_key)
+        taken, left_out = len(accepted), self._left_out.count(server_round)
+        log(INFO, "flowerpress: %d updates taken, %d clients left out", taken, left_out)
+        # What is in a sum stays there; its metrics alone are left out.
         accepted = self._uplink.alike(accepted, note=aggregator is None)
         needed = self._quorum.needed(len(phase.carriers))
-        if 0 < len(accepted) < needed:
-            words = "flowerpress: %d updates, and %d are needed; the model stays as it is"
-            log(WARNING, words, len(accepted), needed)
         if len(accepted) < needed:
+            if accepted:
+                words = "flowerpress: %d updates, and %d are needed; the model stays as it is"
+                log(WARNING, words, len(accepted), needed)
             return None, None
-        if not aggregator or weight_key is None:
-            return self.inner.aggregate_train(server_round, [*accepted, *errors])
-        inner: Any = self.inner
-        contents = [reply.content for reply in accepted]
-        aggregate_metrics = inner.train_metrics_aggr_fn
-        metrics: MetricRecord = aggregate_metrics(contents, weight_key)
-        model = aggregator.result()
-        if not all(np.isfinite(array).all() for array in model.values()):
-            log(WARNING, "flowerpress: the mean of the updates overflows; the model stays as it is")
-            return None, metrics
-        mean = one_reply(accepted, phase.key, model, weight_key)
-        # The inner strategy would aggregate the metrics of the one reply that it is given.
-        inner.train_metrics_aggr_fn = lambda *_: metrics
-        try:
-            return self.inner.aggregate_train(server_round, [mean, *errors])
-        finally:
-            inner.train_metrics_aggr_fn = aggregate_metrics
+        if aggregator:
+            return aggregate_mean(self.inner, server_round, phase.key, aggregator, accepted, errors)
+        return self.inner.aggregate_train(server_round, [*accepted, *errors])
 
     def aggregate_evaluate(
         self, server_round: int, replies: Iterable[Message]
     ) -> MetricRecord | None:
         """Pass on the replies of clients that could evaluate."""
-        weight_key = getattr(self.inner, "weighted_by_key", None)
-        accepted, errors = [], []
-        for reply in self._uplink.answers(replies, self._ask_again):
-            if reply.has_error():
-                errors.append(reply)
-                continue
-            try:
-                self._uplink.acknowledge(reply)
-                weight_of(reply, weight_key)
-            except WireError as error:
-                self._left_out.refuse(server_round, reply.metadata.src_node_id, error)
-                continue
+
+        def take(reply: Message) -> None:
+            self._uplink.acknowledge(reply)
+            weight_of(reply, self._weight_key)
             drop_arrays(reply.content)
-            accepted.append(reply)
-        self._downlink.finish()
-        self._left_out.silent(server_round, self._downlink.phase.messages)
+
+        accepted, errors = self._uplink.collect(replies, self._ask_again, take)
         accepted = self._uplink.alike(accepted, note=True)
         return self.inner.aggregate_evaluate(server_round, [*accepted, *errors])
+
+    @property
+    def _weight_key(self) -> str | None:
+        """The metric by which the inner strategy weighs clients."""
+        return getattr(self.inner, "weighted_by_key", None)
 
     def _aggregator(self) -> Aggregator | None:
         model = self._downlink.phase.model
@@ -394,6 +348,15 @@ class Pressed(Strategy):
         if self._grid is None:
             return []
         return self._grid.send_and_receive(messages, timeout=self._closing.left(self._timeout))
+
+
+def _number(name: str, given: int | None, *, bits: int) -> int:
+    """Return what was given, or a random number of ``bits`` bits."""
+    if given is None:
+        return secrets.randbits(bits)
+    if not 0 <= given < 1 << 64:
+        raise ConfigError(f"{name} is {given}; it must be from 0 to 2**64 - 1")
+    return given
 
 
 def _called(codec: str | Path | Preset) -> str:

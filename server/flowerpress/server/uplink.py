@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from flwr.app import Message
 
+from flowerpress.compression import WireError
 from flowerpress.protos import APPLIED, Receipt, Status
 from flowerpress.server.broadcast import Broadcast
 from flowerpress.server.defences import Treatment
@@ -47,25 +48,41 @@ class Uplink:
         self._left_out = left_out
         self._meter = meter
 
-    def answers(
-        self, replies: Iterable[Message], ask: Callable[[list[Message]], Iterable[Message]]
-    ) -> Iterator[Message]:
-        """Yield replies; a client that lost its copy of the model is sent a whole one, once.
+    def collect(
+        self,
+        replies: Iterable[Message],
+        ask: Callable[[list[Message]], Iterable[Message]],
+        take: Callable[[Message], None],
+    ) -> tuple[list[Message], list[Message]]:
+        """Read the replies of the phase under way, one after the other, and end it.
+
+        A client that lost its copy of the model is sent a whole one, once. Whoever cannot be
+        taken, or says nothing in time, is left out.
 
         Args:
             replies: as they come.
             ask: sends messages and returns the replies to them.
+            take: reads one reply; raises WireError where it does not pass.
+
+        Returns:
+            The replies that were taken, and those that bring an error instead.
         """
-        phase, again = self._downlink.phase, []
-        for reply in replies:
-            asked = phase.messages.pop(reply.metadata.src_node_id, None)
-            if asked is not None and lost_its_model(reply):
-                again.append(self._downlink.send_whole(asked))
-            else:
-                yield self._noted(reply)
-        for reply in ask(again) if again else ():
-            phase.messages.pop(reply.metadata.src_node_id, None)
-            yield self._noted(reply)
+        accepted, errors = [], []
+        for reply in self._answers(replies, ask):
+            if reply.has_error():
+                self._left_out.failed(self._downlink.phase.number, reply)
+                errors.append(reply)
+                continue
+            try:
+                take(reply)
+            except WireError as error:
+                number = self._downlink.phase.number
+                self._left_out.refuse(number, reply.metadata.src_node_id, error)
+                continue
+            accepted.append(reply)
+        self._downlink.finish()
+        self._left_out.silent(self._downlink.phase.number, self._downlink.phase.messages)
+        return accepted, errors
 
     def receive(self, reply: Message, weight_key: str | None) -> tuple[Received, float]:
         """Return the decoded update of a reply and its weight.
@@ -132,10 +149,20 @@ class Uplink:
             self._intake.unstage(node)
         return [reply for reply in replies if reply.metadata.src_node_id not in odd]
 
-    def _noted(self, reply: Message) -> Message:
-        if reply.has_error():
-            self._left_out.failed(self._downlink.phase.number, reply)
-        return reply
+    def _answers(
+        self, replies: Iterable[Message], ask: Callable[[list[Message]], Iterable[Message]]
+    ) -> Iterator[Message]:
+        """Yield replies, and in place of a lost model's the one to the message with a whole one."""
+        phase, again = self._downlink.phase, []
+        for reply in replies:
+            asked = phase.messages.pop(reply.metadata.src_node_id, None)
+            if asked is not None and lost_its_model(reply):
+                again.append(self._downlink.send_whole(asked))
+            else:
+                yield reply
+        for reply in ask(again) if again else ():
+            phase.messages.pop(reply.metadata.src_node_id, None)
+            yield reply
 
     def _check(self, reply: Message) -> Receipt:
         """Note the version that the client holds; raise what it says went wrong."""
