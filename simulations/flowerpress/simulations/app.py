@@ -56,7 +56,7 @@ class Surroundings:
 
     ``run_id`` binds updates to the run; None makes it of the configuration. ``timeout``: seconds
     after which a round goes on without who has not answered. ``sync``: whether the server's state
-    is to outlast a loss of power, too. ``options``: more of ``Pressed``.
+    and the records are to outlast a loss of power, too. ``options``: more of ``Pressed``.
     """
 
     run_id: int | None = None
@@ -173,7 +173,7 @@ def serve(
     last = before[-1].round if before else None
     with (
         _side(loaded, inner, nodes.partitions, options) as side,
-        RunWriter(config.out, after=last) as writer,
+        RunWriter(config.out, after=last, sync=surroundings.sync) as writer,
     ):
 
         def emit(record: RoundRecord) -> None:

@@ -15,6 +15,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from flowerpress.compression.errors import ConfigError
+from flowerpress.protos.store.disk import sync_folder
 from flowerpress.simulations.codecs import codec_name
 from flowerpress.simulations.fields import parse
 from flowerpress.simulations.metrics import (
@@ -96,11 +97,17 @@ class RunWriter:
 
     Raises ConfigError where the folder holds a finished run, unless ``overwrite``. What an
     unfinished or overwritten run left there is removed, so that no file outlives its run; with
-    ``after``, the rounds up to that one are there and stay.
+    ``after``, the rounds up to that one are there and stay. With ``sync`` a round that was written
+    outlasts a loss of power.
     """
 
     def __init__(
-        self, folder: Path | str, *, overwrite: bool = False, after: int | None = None
+        self,
+        folder: Path | str,
+        *,
+        overwrite: bool = False,
+        after: int | None = None,
+        sync: bool = False,
     ) -> None:
         self.folder = Path(folder)
         if not overwrite and is_finished(self.folder):
@@ -113,17 +120,23 @@ class RunWriter:
                 (self.folder / name).unlink(missing_ok=True)
             mode = "w" if after is None else "a"
             self._file = (self.folder / ROUNDS).open(mode, encoding="utf-8", newline="\n")
+            if sync:
+                sync_folder(self.folder)
+                sync_folder(self.folder.parent)
         except OSError as error:
             raise ConfigError(f"{self.folder}: cannot write a run there: {error}") from error
         self._last = -1 if after is None else after
+        self._sync = sync
 
     def append(self, record: RoundRecord) -> None:
-        """Write one line and hand it to the operating system at once; rounds must increase."""
+        """Write one line and hand it to the operating system, or the disk; rounds must increase."""
         if record.round <= self._last:
             raise ValueError(f"round {record.round} after round {self._last}")
         self._last = record.round
         self._file.write(json.dumps(record.to_json(), allow_nan=False) + "\n")
         self._file.flush()
+        if self._sync:
+            os.fsync(self._file.fileno())
 
     def finish(self, summary: Summary) -> Path:
         """Write ``summary.json`` in one step (a reader sees the old one, none, or all of it)."""

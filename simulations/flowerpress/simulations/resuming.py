@@ -10,12 +10,12 @@ It goes with the end of the run.
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from contextlib import suppress
 from pathlib import Path
 
 from flowerpress.compression.errors import ConfigError
+from flowerpress.protos.store.disk import replace_file
 from flowerpress.simulations.config import SimulationConfig
 from flowerpress.simulations.record import ROUNDS, RoundRecord, RunReader, discard, rewind
 
@@ -71,9 +71,7 @@ def begin(config: SimulationConfig) -> list[RoundRecord]:
             return []
         (folder / _FOLDER).mkdir(parents=True, exist_ok=True)
         path = folder / _FOLDER / _CONFIG
-        temporary = path.with_name(f".{_CONFIG}")
-        temporary.write_text(config.to_json() + "\n", encoding="utf-8")
-        os.replace(temporary, path)  # noqa: PTH105 - the one call that is atomic by contract
+        replace_file(path, f"{config.to_json()}\n".encode())
     except OSError as error:
         raise ConfigError(f"{folder}: cannot write a run there: {error}") from error
     return []

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from flowerpress.compression.errors import StorageError
 
-__all__ = ["in_words", "locked", "made", "sync_folder", "write_file"]
+__all__ = ["in_words", "locked", "made", "replace_file", "sync_folder", "write_file"]
 
 
 @contextmanager
@@ -61,6 +61,18 @@ def write_file(path: Path, parts: Iterable[memoryview], *, sync: bool) -> None:
             os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def replace_file(path: Path, body: bytes) -> None:
+    """Make ``body`` the content of a file, whole or not at all, such that it outlasts the power."""
+    temporary = path.with_name(f".{path.name}.part")
+    try:
+        write_file(temporary, [memoryview(body)], sync=True)
+        os.replace(temporary, path)  # noqa: PTH105 - the one call that is atomic by contract
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
+    sync_folder(path.parent)
 
 
 def sync_folder(folder: Path) -> None:

@@ -17,6 +17,7 @@ from flwr.serverapp import Grid, ServerApp
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from flowerpress.compression.errors import ConfigError
+from flowerpress.protos.store.disk import replace_file
 from flowerpress.server.exchange import ExchangeService
 from flowerpress.simulations.app import Surroundings, serve
 from flowerpress.simulations.config import SimulationConfig
@@ -59,8 +60,15 @@ class Served(BaseModel):
     exchange: Exchange | None = None
 
     def write(self, path: Path) -> None:
-        """Write it where ``read`` finds it."""
-        path.write_text(self.model_dump_json(indent=2) + "\n", encoding="utf-8")
+        """Write it where ``read`` finds it; what was there before is replaced in one step.
+
+        Raises:
+            ConfigError: it cannot be written, and what was there before still is.
+        """
+        try:
+            replace_file(path, f"{self.model_dump_json(indent=2)}\n".encode())
+        except OSError as error:
+            raise ConfigError(f"cannot write {path}: {error.strerror}") from error
 
     @classmethod
     def read(cls, path: Path) -> Served:

@@ -7,11 +7,12 @@ import json
 import socket
 import time
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Self
 
 from flowerpress.compression.errors import ConfigError
+from flowerpress.protos.store.disk import replace_file
 from flowerpress.simulations.deploy.exits import DeploymentError, Exit
 from flowerpress.simulations.deploy.keys import Keys, node_fingerprint
 from flowerpress.simulations.deploy.tls import Address, ConnectError, ask_health
@@ -72,13 +73,14 @@ class SuperLink:
             EngineError: the SuperLink does not take it.
         """
         noted = self._state / "registered.json"
-        known: dict[str, str] = json.loads(noted.read_text()) if noted.exists() else {}
+        known = _noted(noted)
         for path in self._keys.public_keys():
             mark = node_fingerprint(path)
             if mark not in known:
                 self.flower.register(path, path.stem)
                 known[mark] = path.stem
-                noted.write_text(json.dumps(known, indent=2) + "\n", encoding="utf-8")
+                with suppress(OSError):  # the next server registers it once more, which is fine
+                    replace_file(noted, f"{json.dumps(known, indent=2)}\n".encode())
                 say(f"registered {path.stem} ({mark})")
 
     def gather(self, devices: int, say: Callable[[str], None]) -> None:
@@ -125,6 +127,15 @@ class SuperLink:
                 if error.code is Exit.REFUSED or time.monotonic() > deadline:
                     raise
             time.sleep(_POLL)
+
+
+def _noted(path: Path) -> dict[str, str]:
+    """Return which keys were registered; none of a file that is damaged: once more does no harm."""
+    try:
+        known = json.loads(path.read_bytes())
+    except (FileNotFoundError, ValueError):
+        return {}
+    return known if isinstance(known, dict) else {}
 
 
 def check_free(host: str, port: int) -> None:
