@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import queue
+import socket
 import threading
 import time
 from collections.abc import Coroutine, Iterator
@@ -65,7 +67,7 @@ class Service:
             credentials = grpc.ssl_server_credentials([self.certificates])
             port = self.server.add_secure_port("127.0.0.1:0", credentials)
         await self.server.start()
-        self.front = Front(most=8)
+        self.front = Front(most=8, patience=60.0)
         self.port = await self.front.start("127.0.0.1:0", port)
 
     async def serve(self, _: Any, context: Any) -> None:
@@ -166,7 +168,7 @@ def test_one_connection_too_many_is_closed() -> None:
             writer.close()
 
         server = await asyncio.start_server(silent, "127.0.0.1", 0)
-        front = Front(most=2)
+        front = Front(most=2, patience=60.0)
         port = await front.start("127.0.0.1:0", server.sockets[0].getsockname()[1])
         first = [await asyncio.open_connection("127.0.0.1", port) for _ in range(2)]
         await asyncio.sleep(0.1)
@@ -182,6 +184,50 @@ def test_one_connection_too_many_is_closed() -> None:
             server.close()
 
     assert asyncio.run(crowded()) == b""
+
+
+@pytest.mark.parametrize("reads", [True, False], ids=["that does not close", "that does not read"])
+def test_a_client_is_not_kept_for_ever(reads: bool, caplog: pytest.LogCaptureFixture) -> None:
+    async def alone() -> None:
+        async def service(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            with contextlib.suppress(OSError):
+                writer.write(bytes(0 if reads else 32 << 20))
+                await writer.drain()
+            writer.close()
+
+        server = await asyncio.start_server(service, "127.0.0.1", 0)
+        front = Front(most=2, patience=0.2)
+        port = await front.start("127.0.0.1:0", server.sockets[0].getsockname()[1])
+        with socket.create_connection(("127.0.0.1", port)):
+            while not front._tasks:
+                await asyncio.sleep(0.01)
+            async with asyncio.timeout(10):
+                while front._tasks:
+                    await asyncio.sleep(0.01)
+        await front.stop()
+        server.close()
+
+    asyncio.run(alone())
+    assert caplog.text == ""
+
+
+def test_stopping_with_connections_open_says_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    async def stopped() -> None:
+        async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await reader.read()
+            writer.close()
+
+        server = await asyncio.start_server(silent, "127.0.0.1", 0)
+        front = Front(most=2, patience=60.0)
+        port = await front.start("127.0.0.1:0", server.sockets[0].getsockname()[1])
+        with socket.create_connection(("127.0.0.1", port)):
+            while not front._tasks:
+                await asyncio.sleep(0.01)
+            await front.stop()
+        server.close()
+
+    asyncio.run(stopped())
+    assert caplog.text == ""
 
 
 RECORD = st.tuples(st.sampled_from([20, 21, 22, 23]), st.binary(max_size=300))

@@ -92,7 +92,7 @@ class ExchangeService:
         self._patience = patience
         self._room = Room(self.limits.spooled, self.limits.memory, folder)
         self._rounds = Rounds(secret, self._room)
-        self._front = Front(_CONNECTIONS * self.limits.streams)
+        self._front = Front(_CONNECTIONS * self.limits.streams, ttl)
         self._streams = Streams(self._front, self._rounds, self.limits.streams, ttl)
         self._ttl = ttl
         self._offered: tuple[bytes, BlobClaim] | None = None

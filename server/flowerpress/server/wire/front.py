@@ -25,10 +25,13 @@ class Front:
 
     Args:
         most: connections at the same time; more are closed as soon as they come.
+        patience: seconds that one end may take to read what the other has sent, and a client to
+            close a connection after the service has.
     """
 
-    def __init__(self, most: int) -> None:
+    def __init__(self, most: int, patience: float) -> None:
         self._most = most
+        self._patience = patience
         self._by_port: dict[int, Connection] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._server: asyncio.Server | None = None
@@ -76,7 +79,9 @@ class Front:
             return
         self._tasks.add(task)
         try:
-            await self._relay(reader, writer)
+            # Only ``stop`` cancels, and asyncio would write a traceback for each.
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._relay(reader, writer)
         finally:
             self._tasks.discard(task)
 
@@ -90,8 +95,11 @@ class Front:
             port = int(out.get_extra_info("sockname")[1])
             self._by_port[port] = connection
             async with asyncio.TaskGroup() as both:
-                both.create_task(_pump(reader, out, connection.sent_up))
-                both.create_task(_pump(inside, writer, connection.sent_down))
+                up = both.create_task(self._pump(reader, out, connection.sent_up))
+                await self._pump(inside, writer, connection.sent_down)
+                # A client that does not close in its turn would be kept for ever.
+                await asyncio.wait([up], timeout=self._patience)
+                up.cancel()
         except* OSError:
             connection.broken = True
         finally:
@@ -105,13 +113,16 @@ class Front:
                 else:
                     end.close()
 
-
-async def _pump(
-    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, count: Callable[[bytes], None]
-) -> None:
-    while data := await reader.read(_CHUNK):
-        count(data)
-        writer.write(data)
-        await writer.drain()
-    with contextlib.suppress(OSError):
-        writer.write_eof()
+    async def _pump(
+        self,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        count: Callable[[bytes], None],
+    ) -> None:
+        while data := await reader.read(_CHUNK):
+            count(data)
+            writer.write(data)
+            async with asyncio.timeout(self._patience):
+                await writer.drain()
+        with contextlib.suppress(OSError):
+            writer.write_eof()
