@@ -80,7 +80,12 @@ def test_a_finished_run_is_overwritten_only_if_asked_and_possible(
     assert said.code == 2
     assert "finished run" in said.err
     assert "--overwrite" in said.err
-    for mistake in (["--uplink", "stcc"], ["--clients", "99999"], ["strategy_options.etta=1"]):
+    for mistake in (
+        ["--uplink", "stcc"],
+        ["--clients", "99999"],
+        ["strategy_options.etta=1"],
+        ["split.at=nowhere"],
+    ):
         said = flowerpress("simulate", *mistake, "--out", folder, "--overwrite")
         assert said.code == 2
     assert stamps(folder) == before

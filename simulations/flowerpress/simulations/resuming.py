@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from contextlib import suppress
 from pathlib import Path
 
 from flowerpress.compression.errors import ConfigError
@@ -30,7 +29,6 @@ __all__ = [
     "recorded",
     "server_folder",
     "stored_config",
-    "take_back",
 ]
 
 _FOLDER = "resume"
@@ -75,15 +73,6 @@ def begin(config: SimulationConfig) -> list[RoundRecord]:
     except OSError as error:
         raise ConfigError(f"{folder}: cannot write a run there: {error}") from error
     return []
-
-
-def take_back(folder: Path) -> None:
-    """Undo ``begin`` for a run that was refused before its first record."""
-    if (folder / ROUNDS).exists():
-        return
-    finished(folder)
-    with suppress(OSError):  # it holds other things
-        folder.rmdir()
 
 
 def go_on(config: SimulationConfig) -> list[RoundRecord]:

@@ -90,14 +90,13 @@ def run_and_show(
 ) -> None:
     """Run a simulation with its live display, then write and show what came of it."""
     from flowerpress.compression import ConfigError
-    from flowerpress.simulations.codecs import check_codecs, codec_name
+    from flowerpress.simulations.checking import check_run
+    from flowerpress.simulations.codecs import codec_name
     from flowerpress.simulations.engines import run
     from flowerpress.simulations.live import LiveRun
-    from flowerpress.simulations.loaded import load
     from flowerpress.simulations.quiet import hush_flower
     from flowerpress.simulations.record import discard, is_finished
     from flowerpress.simulations.resuming import can_go_on
-    from flowerpress.simulations.strategies import check_strategy
     from flowerpress.simulations.tracking import Tracking
 
     if overwrite and resume:
@@ -115,9 +114,7 @@ def run_and_show(
     # Whatever can be wrong is found before a run that is to be overwritten is gone.
     hush_flower()
     down = settings.uplink if settings.downlink == "same" else settings.downlink
-    loaded = load(settings)
-    check_codecs(settings)
-    check_strategy(settings, len(loaded.partition))
+    loaded = check_run(settings)
     tracking = Tracking(tensorboard)
     if overwrite and settings.out is not None:
         discard(settings.out)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from flowerpress.compression.errors import ConfigError
-from flowerpress.simulations.codecs import check_codecs
+from flowerpress.simulations.checking import check_run
 from flowerpress.simulations.config import SimulationConfig
 from flowerpress.simulations.deploy.authority import LOCAL
 from flowerpress.simulations.deploy.bundle import write_bundle
@@ -19,10 +19,8 @@ from flowerpress.simulations.deploy.served import VARIABLE, Exchange, Served
 from flowerpress.simulations.deploy.superlink import SuperLink, check_free
 from flowerpress.simulations.deploy.tls import Address
 from flowerpress.simulations.engines.flower import COMPLETED, log_tail
-from flowerpress.simulations.loaded import load
 from flowerpress.simulations.record import RoundRecord, RunReader, is_finished
 from flowerpress.simulations.resuming import begin, can_go_on, go_on
-from flowerpress.simulations.strategies import check_strategy
 
 __all__ = ["Closing", "Site", "prepared", "run_app", "run_configured"]
 
@@ -98,8 +96,7 @@ def prepared(
             f"{out}: holds an unfinished run; --resume goes on with it, --overwrite begins anew"
         )
     config = config.model_copy(update={"clients": site.devices, "out": out})
-    check_codecs(config)
-    check_strategy(config, len(load(config).partition))
+    check_run(config)
     return config
 
 

@@ -43,12 +43,11 @@ def run(
         EngineError: the run failed.
         StoppedError: Ctrl-C; the rounds that were finished can be read in the folder.
     """
-    from flowerpress.simulations.codecs import check_codecs, with_absolute_codecs
+    from flowerpress.simulations.checking import check_run
+    from flowerpress.simulations.codecs import with_absolute_codecs
     from flowerpress.simulations.links import absolute
-    from flowerpress.simulations.loaded import load
     from flowerpress.simulations.record import is_finished
-    from flowerpress.simulations.resuming import begin, can_go_on, go_on, take_back
-    from flowerpress.simulations.strategies import check_strategy
+    from flowerpress.simulations.resuming import begin, can_go_on, go_on
 
     if config.data is not None:
         config = config.model_copy(update={"data": config.data.expanduser().absolute()})
@@ -57,9 +56,7 @@ def run(
         config = config.model_copy(update={"links": absolute(config.links)})
     if config.out is not None and is_finished(config.out):
         raise ConfigError(f"{config.out}: holds a finished run; name another folder (out=...)")
-    check_codecs(config)
-    clients = len(load(config).partition)
-    check_strategy(config, clients)
+    clients = len(check_run(config).partition)
     folder = (config.out or _new_folder(config)).expanduser().absolute()
     config = config.model_copy(update={"out": folder})
     before = go_on(config) if resume else begin(config)
@@ -79,11 +76,6 @@ def run(
             run_embedded(config, clients, on_record)
     except KeyboardInterrupt:
         raise StoppedError(folder, can_go_on=can_go_on(folder)) from None
-    except ConfigError:
-        # What only the server's side finds out is found before it writes anything, too.
-        if not resume:
-            take_back(folder)
-        raise
     return folder
 
 

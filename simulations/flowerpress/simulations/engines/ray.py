@@ -27,7 +27,7 @@ from flowerpress.simulations.engines.flower import (
 from flowerpress.simulations.engines.project import write_app
 from flowerpress.simulations.record import RoundRecord, RunReader
 
-__all__ = ["FlowerLink", "run_ray"]
+__all__ = ["FlowerLink", "check_ray", "run_ray"]
 
 _START = 60.0  # seconds for the SuperLink to come up
 _POLL = 0.25
@@ -44,6 +44,21 @@ config = SimulationConfig.from_json({config!r})
 client = make_client_app(config)
 server = make_server_app(config)
 '''
+
+
+def check_ray() -> None:
+    """Refuse to go on without Ray.
+
+    Raises:
+        ConfigError: it is not installed.
+    """
+    try:
+        import ray  # noqa: F401
+    except ImportError as error:
+        raise ConfigError(
+            "engine 'ray' needs Ray, which is not installed: "
+            "pip install 'flowerpress[simulation]', or use engine=inline"
+        ) from error
 
 
 def run_ray(
@@ -81,13 +96,7 @@ class FlowerLink:
     """A SuperLink of one's own in a temporary folder; a context manager that ends it."""
 
     def __init__(self) -> None:
-        try:
-            import ray  # noqa: F401
-        except ImportError as error:
-            raise ConfigError(
-                "engine 'ray' needs Ray, which is not installed: "
-                "pip install 'flowerpress[simulation]', or use engine=inline"
-            ) from error
+        check_ray()
 
     def __enter__(self) -> FlowerLink:
         self._folder = tempfile.TemporaryDirectory(

@@ -36,7 +36,7 @@ from flowerpress.simulations.split.stored import (
 )
 from flowerpress.simulations.tasks import Training
 
-__all__ = ["make_cut", "split_side", "train_client"]
+__all__ = ["check_split", "make_cut", "split_side", "train_client"]
 
 # Adam moves each parameter of the prior by about so much a step, whatever the size of its gradient.
 _PRIOR_RATE = 0.01
@@ -98,7 +98,87 @@ def train_client(
     return Message(content, reply_to=message)
 
 
-def check_trainable(cut: Cut, split: SplitConfig) -> bool:
+def check_split(loaded: Loaded) -> None:
+    """Refuse a cut, a folder to start from or codecs that a split run cannot use.
+
+    Raises:
+        ConfigError: what is wrong with which.
+    """
+    with torch.random.fork_rng(devices=[]):
+        cut = make_cut(loaded)
+    _has_tables(cut, _settings(loaded))
+    _service(loaded, cut, run=0)
+
+
+@contextmanager
+def split_side(
+    loaded: Loaded, inner: Strategy, partitions: Mapping[int, int], options: dict[str, Any]
+) -> Iterator[Side]:
+    """Yield what the server of a split run works with; its service runs for as long.
+
+    Args:
+        loaded: the task, and a configuration with a ``split`` table.
+        inner: the strategy that samples clients and averages the device's weights.
+        partitions: partition of each node.
+        options: of ``Pressed``.
+    """
+    split = _settings(loaded)
+    cut = make_cut(loaded)
+    device = device_module(cut)
+    service = _service(loaded, cut, options["run_id"])
+
+    def tables(arrays: ArrayRecord, version: int) -> Tables | None:
+        device.load_state_dict(arrays.to_torch_state_dict())
+        return cut.bottleneck.tables(version)
+
+    def whole(arrays: ArrayRecord) -> nn.Module:
+        device.load_state_dict(arrays.to_torch_state_dict())
+        cut.server.load_state_dict(service.tails.state_dict())
+        return _Whole(cut)
+
+    def save(folder: Path, arrays: ArrayRecord) -> None:
+        whole(arrays)
+        at = split.at or loaded.task.cut_at or ""
+        recipe = CutRecipe(loaded.config.task, at, split.bottleneck, split.mode)
+        save_cut(cut, recipe, folder / "cut")
+
+    port = service.serve("127.0.0.1:0")
+    try:
+        pressed = SplitTraining(
+            inner,
+            service,
+            address=f"127.0.0.1:{port}",
+            tables=tables if _has_tables(cut, split) else None,
+            numbers=partitions,
+            patience=split.patience,
+            **options,
+        )
+        yield Side(pressed, ArrayRecord(device.state_dict()), whole, save)
+    finally:
+        service.stop()
+
+
+def _service(loaded: Loaded, cut: Cut, run: int) -> SplitService:
+    """Return the service of a run, which does not listen yet."""
+    split = _settings(loaded)
+    optimizer = partial(_descent, loaded.training)
+    tails = (
+        Copies(cut.server, optimizer, loss=cross_entropy)
+        if split.sharing == "v1"
+        else Shared(cut.server, optimizer, loss=cross_entropy, idle=split.patience)
+    )
+    return SplitService(
+        tails,
+        run=run,
+        features=split.features,
+        gradients=split.gradients,
+        mode="u" if split.mode == "u-shaped" else "vanilla",
+        seed=loaded.config.seed,
+        ttl=split.patience,
+    )
+
+
+def _has_tables(cut: Cut, split: SplitConfig) -> bool:
     """Return whether the cut's bottleneck has tables.
 
     Raises:
@@ -117,70 +197,6 @@ def check_trainable(cut: Cut, split: SplitConfig) -> bool:
             "start from a distilled cut (split.start=FOLDER), or use split.bottleneck=none with "
             f"split.features='int8(stochastic=true)' ({error})"
         ) from error
-
-
-@contextmanager
-def split_side(
-    loaded: Loaded, inner: Strategy, partitions: Mapping[int, int], options: dict[str, Any]
-) -> Iterator[Side]:
-    """Yield what the server of a split run works with; its service runs for as long.
-
-    Args:
-        loaded: the task, and a configuration with a ``split`` table.
-        inner: the strategy that samples clients and averages the device's weights.
-        partitions: partition of each node.
-        options: of ``Pressed``.
-    """
-    split = _settings(loaded)
-    cut = make_cut(loaded)
-    device = device_module(cut)
-    training = loaded.training
-    optimizer = partial(_descent, training)
-    tails = (
-        Copies(cut.server, optimizer, loss=cross_entropy)
-        if split.sharing == "v1"
-        else Shared(cut.server, optimizer, loss=cross_entropy, idle=split.patience)
-    )
-    service = SplitService(
-        tails,
-        run=options["run_id"],
-        features=split.features,
-        gradients=split.gradients,
-        mode="u" if split.mode == "u-shaped" else "vanilla",
-        seed=loaded.config.seed,
-        ttl=split.patience,
-    )
-
-    def tables(arrays: ArrayRecord, version: int) -> Tables | None:
-        device.load_state_dict(arrays.to_torch_state_dict())
-        return cut.bottleneck.tables(version)
-
-    def whole(arrays: ArrayRecord) -> nn.Module:
-        device.load_state_dict(arrays.to_torch_state_dict())
-        cut.server.load_state_dict(tails.state_dict())
-        return _Whole(cut)
-
-    def save(folder: Path, arrays: ArrayRecord) -> None:
-        whole(arrays)
-        at = split.at or loaded.task.cut_at or ""
-        recipe = CutRecipe(loaded.config.task, at, split.bottleneck, split.mode)
-        save_cut(cut, recipe, folder / "cut")
-
-    has_tables = check_trainable(cut, split)
-    port = service.serve("127.0.0.1:0")
-    try:
-        pressed = SplitTraining(
-            inner,
-            service,
-            address=f"127.0.0.1:{port}",
-            tables=tables if has_tables else None,
-            numbers=partitions,
-            patience=split.patience,
-            **options,
-        )
-        yield Side(pressed, ArrayRecord(device.state_dict()), whole, save)
-    finally:
-        service.stop()
 
 
 class _Whole(nn.Module):
