@@ -221,10 +221,14 @@ class Raw:
 
 
 class Proxy:
-    """Forwards TCP to a port of this machine, until it is told to ``cut``."""
+    """Forwards TCP to a port of this machine, until it is told to ``cut``.
+
+    Bytes before a cut arrive, and then the end: a service sees half a message. A ``LinkProxy``
+    resets its connections, and what was under way is lost.
+    """
 
     def __init__(self, port: Any) -> None:
-        self._to = int(getattr(port, "port", port))
+        self.to = int(getattr(port, "port", port))
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port = int(self._listener.getsockname()[1])
         self._sockets: set[socket.socket] = set()
@@ -251,7 +255,7 @@ class Proxy:
         while True:
             try:
                 near, _ = self._listener.accept()
-                far = socket.create_connection(("127.0.0.1", self._to))
+                far = socket.create_connection(("127.0.0.1", self.to))
             except OSError:
                 return
             self._sockets |= {near, far}

@@ -482,7 +482,7 @@ def test_a_service_that_is_killed_and_started_again(tmp_path: Path) -> None:
             train_vanilla(link, head, DATA[:2], optimizer)
             first.kill()
             first.wait()
-            proxy._to = port_of(second)
+            proxy.to = port_of(second)
             with pytest.raises(RoundLostError):
                 train_vanilla(link, head, DATA[2:], optimizer)
             link.abandon()
