@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,15 @@ import pytest
 
 from flowerpress.compression.errors import ConfigError
 from flowerpress.simulations.config import SimulationConfig
+from flowerpress.simulations.deploy import device as device_module
+from flowerpress.simulations.deploy.device import Device, run_device
+from flowerpress.simulations.deploy.exits import DeploymentError, Exit
 from flowerpress.simulations.deploy.keys import Keys
 from flowerpress.simulations.deploy.served import Served
 from flowerpress.simulations.deploy.superlink import SuperLink
+from flowerpress.simulations.deploy.supernode import End, Ended, Member
+from flowerpress.simulations.deploy.tls import Address
+from flowerpress.simulations.deploy.waits import Waits
 
 
 def full(*_: object) -> int:
@@ -35,6 +42,80 @@ def test_what_a_run_is_called_survives_a_full_disk(
             served(12).write(path)
     assert Served.read(path).run_id == 11
     assert [each.name for each in tmp_path.iterdir()] == ["served.json"]
+
+
+@pytest.mark.parametrize("nth", [1, 2])
+def test_a_renewal_that_finds_the_disk_full_leaves_the_pair_that_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, nth: int
+) -> None:
+    keys = Keys.create(tmp_path / "certs", ["localhost"], [], days=9)
+    before = keys.key.read_bytes(), keys.certificate.read_bytes()
+    fsync, calls = os.fsync, 0
+
+    def failing(descriptor: int) -> None:
+        nonlocal calls
+        calls += 1
+        if calls == nth:
+            full()
+        fsync(descriptor)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", failing)
+        with pytest.raises(ConfigError, match="No space left on device"):
+            keys.renew([], days=99)
+    keys.check()
+    assert (keys.key.read_bytes(), keys.certificate.read_bytes()) == before
+    assert keys.renew([], days=99).days_left() > 90
+    keys.check()
+
+
+def device(folder: Path) -> Device:
+    keys = Keys.create(folder / "certs", ["localhost"], ["a"], days=1)
+    member = Member(Address("localhost", 1), keys.authority, keys.nodes / "a.key", {})
+    return Device(member, folder / "device")
+
+
+def test_a_device_on_a_full_disk_goes_on_listening(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = device(tmp_path)
+    (given.state / "node.json").mkdir(parents=True)  # it cannot be written, whoever tries
+    monkeypatch.setattr(device_module, "ask_health", lambda *_: None)
+
+    def live(
+        member: Member, home: Any, stopped: threading.Event, say: Any, activated: Any
+    ) -> Ended:
+        activated(7)  # in the thread that reads what the SuperNode says
+        stopped.set()
+        return Ended(End.ASKED, True, "")
+
+    monkeypatch.setattr(device_module, "live", live)
+    said: list[str] = []
+    run_device(given, threading.Event(), said.append)
+    assert said == ["connected to localhost:1 as node 7"]
+
+
+def test_supernodes_that_are_taken_and_end_at_once_are_not_started_for_ever(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(device_module, "ask_health", lambda *_: None)
+    monkeypatch.setattr(Waits, "wait", lambda *_: None)
+    lives = 0
+
+    def live(
+        member: Member, home: Any, stopped: threading.Event, say: Any, activated: Any
+    ) -> Ended:
+        nonlocal lives
+        lives += 1
+        if lives > 100:
+            stopped.set()
+        return Ended(End.OTHER, True, "no memory")
+
+    monkeypatch.setattr(device_module, "live", live)
+    with pytest.raises(DeploymentError, match="5 SuperNodes ended by themselves") as found:
+        run_device(device(tmp_path), threading.Event(), print)
+    assert found.value.code is Exit.TEMPORARY
+    assert lives == 5
 
 
 @pytest.mark.parametrize("torn", ["", '{"0123', "[]"])

@@ -145,6 +145,24 @@ def test_no_tls_at_all(trusted: Path, tmp_path: Path) -> None:
     assert (error.reason, error.code) == (Reason.NO_TLS, Exit.REFUSED)
 
 
+def test_a_connection_that_is_closed_while_tls_begins(trusted: Path) -> None:
+    """A proxy without its server does that, or a link that breaks: it is worth another try."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def close() -> None:
+            for _ in range(2):
+                connection, _ = listener.accept()
+                connection.recv(4096)
+                connection.close()
+
+        thread = threading.Thread(target=close)
+        thread.start()
+        error = refused(Address("127.0.0.1", listener.getsockname()[1]), trusted)
+        thread.join()
+    assert (error.reason, error.code) == (Reason.UNREACHABLE, Exit.UNAVAILABLE)
+    assert "closed the connection before there was TLS" in str(error)
+
+
 def test_nobody_there(trusted: Path) -> None:
     with socket.socket() as held:
         held.bind(("127.0.0.1", 0))  # bound and not listening: connections are refused

@@ -12,6 +12,7 @@ import os
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -79,7 +80,9 @@ def run_device(device: Device, stopped: threading.Event, say: Callable[[str], No
             began = time.monotonic()
 
             def activated(node: int) -> None:
-                known.write_text(json.dumps({"node": str(node)}) + "\n", encoding="utf-8")
+                # A full disk is no reason to stop: without it only less is waited for.
+                with suppress(OSError):
+                    known.write_text(json.dumps({"node": str(node)}) + "\n", encoding="utf-8")
                 say(f"connected to {device.member.server} as node {node}")
 
             ended = live(device.member, home, stopped, say, activated)
@@ -126,7 +129,7 @@ def _judge(ended: Ended, seconds: float, waits: Waits, device: Device, known: bo
                 Exit.TEMPORARY, f"{_SHORT_LIVES} SuperNodes ended by themselves:\n{ended.said}"
             )
     else:
-        waits.answered()
+        waits.lived()
     waits.wait("the SuperNode ended by itself")
 
 

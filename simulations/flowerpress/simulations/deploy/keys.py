@@ -135,15 +135,19 @@ class Keys:
         ``hosts`` empty keeps the names and addresses that the old one has.
 
         Raises:
-            ConfigError: a file of the folder is missing or of another kind.
+            ConfigError: a file of the folder is missing or of another kind, or cannot be written.
         """
         old = self.served()
         authority = Authority.read(Pair(_read(self.authority_key), _read(self.authority)))
         pair = authority.issue(hosts or old.hosts, days)
-        for path in (self.key, self.certificate):
-            path.with_suffix(f"{path.suffix}.old").unlink(missing_ok=True)
-            path.rename(path.with_suffix(f"{path.suffix}.old"))
-        self._write_server(pair)
+        both = {self.key: pair.key, self.certificate: pair.certificate}
+        # All is written before anything is moved: a full disk leaves the old pair in force.
+        for path, body in both.items():
+            _beside(path, "new").unlink(missing_ok=True)
+            _write(_beside(path, "new"), body, secret=path == self.key)
+        for path in both:
+            path.replace(_beside(path, "old"))
+            _beside(path, "new").rename(path)
         return self.served()
 
     def public_keys(self) -> list[Path]:
@@ -234,6 +238,10 @@ def _validity(path: Path) -> Validity:
         certificate.not_valid_before_utc,
         certificate.not_valid_after_utc,
     )
+
+
+def _beside(path: Path, suffix: str) -> Path:
+    return path.with_name(f"{path.name}.{suffix}")
 
 
 def _check_names(devices: Sequence[str]) -> None:

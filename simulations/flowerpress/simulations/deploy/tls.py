@@ -170,6 +170,13 @@ def _connected(address: Address, context: ssl.SSLContext) -> http.client.HTTPSCo
         connection.connect()
     except ssl.SSLCertVerificationError as error:
         raise _explained(address, error) from error
+    except ssl.SSLEOFError as error:
+        # As a proxy does whose server is away, or a link that breaks: somebody else may come.
+        message = (
+            f"{address}: closed the connection before there was TLS; is the server starting, is "
+            "it the right port?"
+        )
+        raise ConnectError(Reason.UNREACHABLE, message) from error
     except ssl.SSLError as error:
         message = f"{address}: no TLS there ({error.reason}); is it the right port?"
         raise ConnectError(Reason.NO_TLS, message) from error

@@ -22,13 +22,18 @@ class Waits:
         self._say = say
         self._silent_since: float | None = None
         self._refused_since: float | None = None
-        self.answered()
+        self._deaths = 0
+        self._next = _FIRST
 
     def answered(self) -> None:
-        """All is well: the next wait is short again."""
+        """The server takes this device: the next wait is short again."""
         self._next = _FIRST
-        self._deaths = 0
         self._refused_since = None
+
+    def lived(self) -> None:
+        """Note a SuperNode that lived for longer: those before it do not count any more."""
+        self.answered()
+        self._deaths = 0
 
     def heard(self) -> None:
         """The server answers, whether or not it takes this device."""
