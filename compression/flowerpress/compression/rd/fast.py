@@ -15,7 +15,8 @@ from flowerpress.compression.entropy import entropy
 from flowerpress.compression.moments import squares
 from flowerpress.compression.pipeline import Pipeline
 from flowerpress.compression.plan import Coded, Joint
-from flowerpress.compression.rd.control import LARGEST_STEP, Budget, Try, bracket, settle
+from flowerpress.compression.rd.control import Budget
+from flowerpress.compression.rd.search import LARGEST_STEP, Try, bracket, settle
 from flowerpress.compression.spec import TensorSpec
 from flowerpress.compression.stages.uniform import SMALLEST_STEP, Uniform
 

@@ -6,9 +6,11 @@
 from __future__ import annotations
 
 from flowerpress.protos.split import SplitLimits
+from flowerpress.server.split.copies import Copies
 from flowerpress.server.split.reports import ClientReport, Counts, RoundReport, Traffic
 from flowerpress.server.split.service import SplitService
-from flowerpress.server.split.tails import Copies, Shared, Tails, TurnError
+from flowerpress.server.split.shared import Shared
+from flowerpress.server.split.tails import Tails, TurnError
 
 __all__ = [
     "ClientReport",

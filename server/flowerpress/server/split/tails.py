@@ -1,14 +1,14 @@
-"""Whose copy of the server's part a client trains, and how copies become one again.
+"""The server's part of a cut network in training, whoever trains which copy of it.
 
 Thapa et al., "SplitFed: When Federated Learning Meets Split Learning" (AAAI 2022): version 1 has a
-copy for each client (``Copies``), version 2 one for all, which clients train in turns (``Shared``).
+copy for each client (``copies.py``), version 2 one for all, which clients train in turns
+(``shared.py``).
 """
 
 from __future__ import annotations
 
 import copy
 import threading
-import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,15 +20,8 @@ from torch.nn import functional
 
 from flowerpress.compression import FlowerpressError
 from flowerpress.protos.store import Snapshot
-from flowerpress.server.snapshots import joined, part
-from flowerpress.server.split.torch_state import (
-    pack_optimizer,
-    pack_tensors,
-    unpack_optimizer,
-    unpack_tensors,
-)
 
-__all__ = ["Copies", "Part", "Shared", "Tails", "TurnError"]
+__all__ = ["Loss", "MakeOptimizer", "Part", "Tails", "TurnError", "cross_entropy"]
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 MakeOptimizer = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
@@ -44,7 +37,8 @@ class TurnError(FlowerpressError):
         super().__init__(message)
 
 
-def _cross_entropy(scores: Tensor, labels: Tensor) -> Tensor:
+def cross_entropy(scores: Tensor, labels: Tensor) -> Tensor:
+    """Return the mean over all labels (B, ...); scores are (B, ..., classes)."""
     return functional.cross_entropy(scores.flatten(0, -2), labels.flatten())
 
 
@@ -178,196 +172,3 @@ class Tails(ABC):
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Replace the settled module's state."""
         self.module.load_state_dict(dict(state))
-
-
-class Copies(Tails):
-    """SplitFed V1: a copy for each client, averaged by weights at the end of each round.
-
-    The optimizer of a copy keeps its state between rounds. Memory: a module and its optimizer for
-    every client that ever trained.
-    """
-
-    def __init__(
-        self, module: nn.Module, make_optimizer: MakeOptimizer, loss: Loss = _cross_entropy
-    ) -> None:
-        super().__init__(module)
-        self._make = make_optimizer
-        self._loss = loss
-        self._parts: dict[int, Part] = {}
-        self._starts: dict[int, dict[str, Any]] = {}
-        self._lock = threading.Lock()
-
-    def state(self) -> Snapshot:
-        """Return the settled module, and each client's optimizer."""
-        own = Snapshot(blobs={"module": pack_tensors(self.module.state_dict())})
-        kept = {str(client): pack_optimizer(part.optimizer) for client, part in self._parts.items()}
-        return joined({"own": own, **kept})
-
-    def restore(self, snapshot: Snapshot) -> None:
-        """Go on from what ``state()`` returned."""
-        self.module.load_state_dict(unpack_tensors(part(snapshot, "own").blobs["module"]))
-        self._parts, self._starts = {}, {}
-        for client in snapshot.facts:
-            if client != "own":
-                unpack_optimizer(self._made(int(client)).optimizer, part(snapshot, client))
-
-    def begin(self, clients: Sequence[int]) -> None:
-        """Forget the last round."""
-        del clients
-        self._starts = {}
-
-    def enter(self, client: int, patience: float) -> None:
-        """Give the client the settled weights and its own optimizer's state."""
-        del patience
-        with self._lock:
-            own = self._parts.get(client) or self._made(client)
-            if client in self._starts:
-                own.load(self._starts[client])
-            else:
-                own.module.load_state_dict(copy.deepcopy(self.module.state_dict()))
-                self._starts[client] = own.state()
-
-    def _made(self, client: int) -> Part:
-        module = copy.deepcopy(self.module).train()
-        self._parts[client] = Part(module, self._make(module.parameters()), self._loss)
-        return self._parts[client]
-
-    def part(self, client: int) -> Part:
-        """Return the client's copy."""
-        return self._parts[client]
-
-    def leave(self, client: int) -> None:
-        """Nothing: copies do not wait for each other."""
-        del client
-
-    def close(self) -> None:
-        """Nothing: nobody waits."""
-
-    def end(self, weights: Mapping[int, float]) -> None:
-        """Average; a client that does not count gets its optimizer's state back."""
-        for client, start in self._starts.items():
-            if client not in weights:
-                self._parts[client].load(start)
-        total = sum(weights.values())
-        if not total > 0:
-            return
-        with self._inference:
-            own = self.module.state_dict()
-            states = {client: self._parts[client].module.state_dict() for client in weights}
-            for name, value in own.items():
-                if not value.is_floating_point():
-                    value.copy_(next(iter(states.values()))[name])
-                    continue
-                mean = torch.zeros_like(value, dtype=torch.float64)
-                for client, weight in weights.items():
-                    mean.add_(states[client][name], alpha=weight / total)
-                value.copy_(mean)
-
-
-class Shared(Tails):
-    """SplitFed V2 and plain split learning: one module and one optimizer for all clients.
-
-    Clients train in the order of ``begin``, each its whole round: the next one's ``enter`` waits.
-    One that is silent for ``idle`` seconds in its turn, or does not come, is passed over, and what
-    it did is taken back.
-    """
-
-    def __init__(
-        self,
-        module: nn.Module,
-        make_optimizer: MakeOptimizer,
-        loss: Loss = _cross_entropy,
-        *,
-        idle: float = 120.0,
-    ) -> None:
-        super().__init__(module)
-        self._own = copy.deepcopy(module).train()
-        self._part = Part(self._own, make_optimizer(self._own.parameters()), loss)
-        self._idle = idle
-        self._heard = 0.0
-        self._turns: list[int] = []
-        self._late: set[int] = set()
-        self._entered = False
-        self._start: dict[str, Any] = {}
-        self._before: dict[str, Any] = {}
-        self._changed = threading.Condition()
-
-    def state(self) -> Snapshot:
-        """Return the settled module and the optimizer."""
-        own = Snapshot(blobs={"module": pack_tensors(self.module.state_dict())})
-        return joined({"own": own, "optimizer": pack_optimizer(self._part.optimizer)})
-
-    def restore(self, snapshot: Snapshot) -> None:
-        """Go on from what ``state()`` returned."""
-        self.module.load_state_dict(unpack_tensors(part(snapshot, "own").blobs["module"]))
-        unpack_optimizer(self._part.optimizer, part(snapshot, "optimizer"))
-
-    def begin(self, clients: Sequence[int]) -> None:
-        """Set the order of turns."""
-        with self._changed:
-            self._own.load_state_dict(copy.deepcopy(self.module.state_dict()))
-            self._before = self._part.state()
-            self._turns, self._late = list(clients), set()
-            self._next()
-
-    def enter(self, client: int, patience: float) -> None:
-        """Wait for the client's turn."""
-        deadline = time.monotonic() + patience
-        with self._changed:
-            while self._turns and self._turns[0] != client and client in self._turns:
-                if time.monotonic() - self._heard > self._idle:
-                    if self._entered:  # the device's half of these steps will not come, either
-                        self._part.load(self._start)
-                    self._late.add(self._turns.pop(0))
-                    self._next()
-                elif time.monotonic() > deadline:
-                    raise TurnError(f"client {self._turns[0]} has its turn", over=False)
-                else:
-                    self._changed.wait(min(0.2, patience))
-            self._check(client)
-            if self._entered:
-                self._part.load(self._start)
-            else:
-                self._entered, self._start = True, self._part.state()
-
-    def part(self, client: int) -> Part:
-        """Return the one part, if it is the client's turn."""
-        with self._changed:
-            self._check(client)
-            return self._part
-
-    def leave(self, client: int) -> None:
-        """Give the turn to the next."""
-        with self._changed:
-            if self._turns and self._turns[0] == client:
-                self._turns.pop(0)
-                self._next()
-
-    def close(self) -> None:
-        """End all waiting."""
-        with self._changed:
-            self._turns = []
-            self._next()
-
-    def end(self, weights: Mapping[int, float]) -> None:
-        """Take over what was trained; clients cannot be told apart in it."""
-        if not weights:
-            self._part.load(self._before)
-        with self._inference:
-            self.module.load_state_dict(copy.deepcopy(self._own.state_dict()))
-
-    def _check(self, client: int) -> None:
-        if client in self._late:
-            raise TurnError(
-                f"client {client} was silent in its turn for {self._idle:g} s and was passed over; "
-                "it can take part in another round",
-                over=True,
-                late=True,
-            )
-        if not self._turns or self._turns[0] != client:
-            raise TurnError(f"the turn of client {client} is over", over=True)
-        self._heard = time.monotonic()
-
-    def _next(self) -> None:
-        self._entered, self._heard = False, time.monotonic()
-        self._changed.notify_all()
