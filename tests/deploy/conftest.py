@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from flowerpress.simulations.deploy.claim import claimed
 from flowerpress.simulations.deploy.keys import Keys
 from flowerpress.simulations.deploy.superlink import SuperLink
 from flowerpress.simulations.deploy.tls import Address
@@ -47,11 +48,12 @@ class Running:
 def running(tmp_path_factory: pytest.TempPathFactory, mark: str) -> Iterator[Running]:
     folder = tmp_path_factory.mktemp("running")
     keys = Keys.create(folder / "certs", ["localhost"], ["known"], days=30)
-    state = folder / "state"
-    state.mkdir()
     port = free_port()
-    with SuperLink(keys, state, "0.0.0.0", port, {}) as link:
-        said: list[str] = []
+    said: list[str] = []
+    with (
+        claimed(folder / "state", "flowerpress server", said.append) as claim,
+        SuperLink(keys, claim, "0.0.0.0", port, {}) as link,
+    ):
         link.register(said.append)
         assert len(said) == 1
         keys.add(["unknown"])

@@ -3,20 +3,40 @@
 from __future__ import annotations
 
 import fcntl
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 from flowerpress.compression.errors import ConfigError
 
-__all__ = ["claimed"]
+__all__ = ["Claim", "claimed"]
+
+# What Flower started outlives a killed command for as long as it is given to end well.
+_ENDING = 15.0
+_POLL = 0.1
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A claimed ``folder`` (absolute). Whoever inherits the file descriptor ``lock`` claims it too.
+
+    So the processes at the end of a leash keep the folder until they have ended, also where the
+    command that started them was killed.
+    """
+
+    folder: Path
+    lock: int
 
 
 @contextmanager
-def claimed(folder: Path, what: str) -> Iterator[Path]:
-    """Make the folder (mode 0700) and yield its absolute path; two at once would mix their state.
+def claimed(folder: Path, what: str, say: Callable[[str], None]) -> Iterator[Claim]:
+    """Make the folder (mode 0700) and claim it; two at once would mix their state.
 
-    The lock ends with the process, however that does. ``what`` names who would be in the way.
+    The claim ends with the processes that have it, however they do. What a killed command left
+    behind is waited for. ``what`` names who would be in the way.
 
     Raises:
         ConfigError: it cannot be made or written to, or another process works in it.
@@ -28,10 +48,21 @@ def claimed(folder: Path, what: str) -> Iterator[Path]:
     except OSError as error:
         raise ConfigError(f"cannot use the state folder {folder}: {error.strerror}") from error
     with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise ConfigError(
-                f"{folder}: another {what} works in it; each needs its own --state"
-            ) from error
-        yield folder
+        if not _locked(lock):
+            say(f"{folder} is in use; waiting for whoever works in it to end")
+            deadline = time.monotonic() + _ENDING
+            while not _locked(lock):
+                if time.monotonic() > deadline:
+                    raise ConfigError(
+                        f"{folder}: another {what} works in it; each needs its own --state"
+                    )
+                time.sleep(_POLL)
+        yield Claim(folder, lock.fileno())
+
+
+def _locked(lock: IO[str]) -> bool:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True

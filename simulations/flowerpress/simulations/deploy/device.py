@@ -70,9 +70,9 @@ def run_device(device: Device, stopped: threading.Event, say: Callable[[str], No
             for longer than ``patience``, or SuperNodes keep ending by themselves.
     """
     device.check()
-    with claimed(device.state, "flowerpress client") as state:
-        known = state / "node.json"
-        home = FlowerHome(_made(state / "flower"), **_variables(device))
+    with claimed(device.state, "flowerpress client", say) as claim:
+        known = claim.folder / "node.json"
+        home = FlowerHome(_made(claim.folder / "flower"), _variables(device), [claim.lock])
         waits = Waits(stopped, say)
         while not stopped.is_set():
             if not _answers(device, waits):

@@ -12,7 +12,7 @@ from flowerpress.simulations.checking import check_run
 from flowerpress.simulations.config import SimulationConfig
 from flowerpress.simulations.deploy.authority import LOCAL
 from flowerpress.simulations.deploy.bundle import write_bundle
-from flowerpress.simulations.deploy.claim import claimed
+from flowerpress.simulations.deploy.claim import Claim, claimed
 from flowerpress.simulations.deploy.exits import DeploymentError, Exit
 from flowerpress.simulations.deploy.keys import Keys
 from flowerpress.simulations.deploy.served import VARIABLE, Exchange, Served
@@ -120,7 +120,8 @@ def run_configured(
     """
     if config.out is None:
         raise ValueError("a run needs a configuration with `out`")
-    with claimed(site.state, "flowerpress server") as state:
+    with claimed(site.state, "flowerpress server", say) as claim:
+        state = claim.folder
         settings = state / "served.json"
         run_id = Served.read(settings).run_id if resume else secrets.randbits(64)
         # Before the run's folder is touched: another port needs no other run.
@@ -146,7 +147,7 @@ def run_configured(
                 for record in reader.poll():
                     on_record(record)
 
-        _run(site, state, app, {VARIABLE: str(settings)}, follow, say)
+        _run(site, claim, app, {VARIABLE: str(settings)}, follow, say)
         follow()
     return config.out
 
@@ -161,8 +162,8 @@ def run_app(site: Site, app: Path, say: Say) -> None:
     if not (app / "pyproject.toml").is_file():
         raise ConfigError(f"{app}: is not the folder of a Flower app (it has no pyproject.toml)")
     site.keys.check()
-    with claimed(site.state, "flowerpress server") as state:
-        log = state / "run.log"
+    with claimed(site.state, "flowerpress server", say) as claim:
+        log = claim.folder / "run.log"
         log.unlink(missing_ok=True)
         shown = 0
 
@@ -173,19 +174,19 @@ def run_app(site: Site, app: Path, say: Say) -> None:
                 shown += len(whole) + 1
                 say(whole.decode(errors="replace"))
 
-        _run(site, state, app.absolute(), {}, follow, say)
+        _run(site, claim, app.absolute(), {}, follow, say)
         follow()
 
 
 def _run(
     site: Site,
-    state: Path,
+    claim: Claim,
     app: Path,
     environment: dict[str, str],
     tick: Callable[[], None],
     say: Say,
 ) -> None:
-    with SuperLink(site.keys, state, site.host, site.port, environment) as link:
+    with SuperLink(site.keys, claim, site.host, site.port, environment) as link:
         link.register(say)
         # Only now: a device that is started on these words is not refused.
         say(f"listening on {site.host}:{site.port} (TLS, node keys)")
@@ -195,7 +196,7 @@ def _run(
             link.check()
             tick()
 
-        log = state / "run.log"
+        log = claim.folder / "run.log"
         status = link.flower.run(app, log, tick=watch)
         if status != COMPLETED:
             raise DeploymentError(

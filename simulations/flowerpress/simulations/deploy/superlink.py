@@ -13,6 +13,7 @@ from typing import Self
 
 from flowerpress.compression.errors import ConfigError
 from flowerpress.protos.store.disk import replace_file
+from flowerpress.simulations.deploy.claim import Claim
 from flowerpress.simulations.deploy.exits import DeploymentError, Exit
 from flowerpress.simulations.deploy.keys import Keys, node_fingerprint
 from flowerpress.simulations.deploy.tls import Address, ConnectError, ask_health
@@ -32,20 +33,20 @@ class SuperLink:
 
     Args:
         keys: certificates and node keys.
-        state: an existing folder that outlives the process.
+        claim: on a folder that outlives the process; kept until all it started has ended.
         host: address to listen on, such as ``0.0.0.0``.
         environment: more of it for Flower's processes, the ServerApp's among them.
     """
 
     def __init__(
-        self, keys: Keys, state: Path, host: str, port: int, environment: dict[str, str]
+        self, keys: Keys, claim: Claim, host: str, port: int, environment: dict[str, str]
     ) -> None:
         self._keys = keys
-        self._state = state
+        self._state = state = claim.folder
         self._host, self._port = host, port
         self.log = state / "superlink.log"
         (state / "flower").mkdir(exist_ok=True)
-        self.flower = FlowerHome(state / "flower", **environment)
+        self.flower = FlowerHome(state / "flower", environment, [claim.lock])
         self._leash: Leashed | None = None
 
     def __enter__(self) -> Self:

@@ -18,7 +18,7 @@ import sys
 import sysconfig
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import IO
@@ -37,10 +37,17 @@ _TAIL = 15  # lines of a log to show
 
 
 class Leashed:
-    """A command at the end of a leash; whatever it started ends with it."""
+    """A command at the end of a leash; whatever it started ends with it.
+
+    The leash inherits the file descriptors ``kept``, and has them until all of that has ended.
+    """
 
     def __init__(
-        self, command: Sequence[str], environment: dict[str, str], output: int | IO[bytes]
+        self,
+        command: Sequence[str],
+        environment: dict[str, str],
+        output: int | IO[bytes],
+        kept: Sequence[int] = (),
     ) -> None:
         leash = [sys.executable, "-P", "-m", "flowerpress.simulations.engines.leash"]
         self._process = subprocess.Popen(
@@ -49,6 +56,7 @@ class Leashed:
             stdout=output,
             stderr=subprocess.STDOUT,
             env=environment,
+            pass_fds=kept,
         )
 
     @property
@@ -70,11 +78,15 @@ class Leashed:
 class FlowerHome:
     """A folder that Flower's commands take for their home, and what else they find around them.
 
-    ``more`` is added to their environment.
+    ``more`` is added to their environment. Commands that stay have ``kept``, file descriptors,
+    until they have ended.
     """
 
-    def __init__(self, folder: Path, **more: str) -> None:
+    def __init__(
+        self, folder: Path, more: Mapping[str, str] | None = None, kept: Sequence[int] = ()
+    ) -> None:
         self.folder = folder
+        self._kept = kept
         self.environment = {
             **os.environ,
             "FLWR_HOME": str(folder),
@@ -85,7 +97,7 @@ class FlowerHome:
             # The SuperLink and SuperNodes find their own helpers by name.
             "PATH": os.pathsep.join([sysconfig.get_path("scripts"), os.environ.get("PATH", "")]),
             "NO_PROXY": ",".join(["127.0.0.1", os.environ.get("NO_PROXY", "")]),
-            **more,
+            **(more or {}),
         }
 
     def connect(self, address: str, authority: Path | None = None) -> None:
@@ -101,7 +113,7 @@ class FlowerHome:
 
     def start(self, command: Sequence[str], output: int | IO[bytes]) -> Leashed:
         """Start a command that stays."""
-        return Leashed(command, self.environment, output)
+        return Leashed(command, self.environment, output, self._kept)
 
     def run(
         self,

@@ -151,7 +151,7 @@ class FlowerLink:
 
     def _start(self) -> None:
         port = free_port()
-        self._flower = FlowerHome(self.home, **_ray(self.home))
+        self._flower = FlowerHome(self.home, _ray(self.home))
         self._flower.connect(f"127.0.0.1:{port}")
         log = self.home / "superlink.log"
         link = ["flower-superlink", "--insecure", "--simulation", "--host", "127.0.0.1"]
