@@ -12,11 +12,10 @@ from pathlib import Path
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import load_ssh_private_key
 
 from flowerpress.compression import ConfigError
 from flowerpress.simulations.deploy.authority import Authority, Pair
-from flowerpress.simulations.deploy.keys import Keys, node_fingerprint, read_node_key
+from flowerpress.simulations.deploy.keys import Keys, fingerprint, node_fingerprint, read_node_key
 from tests.cli.conftest import Said
 
 MAKE = ("certs", "make", "certs", "--host", "press.example", "--host", "10.1.2.3", "--devices", 2)
@@ -121,12 +120,11 @@ def expire(keys: Keys) -> None:
 
 def test_the_fingerprints_of_both_halves_of_a_key_are_the_same(tmp_path: Path) -> None:
     keys = Keys.create(tmp_path / "certs", ["localhost"], ["a", "b"], days=1)
-    found = {read_node_key(path.with_suffix(".key")): path for path in keys.public_keys()}
-    assert {mark: node_fingerprint(path) for mark, path in found.items()} == {m: m for m in found}
-    assert len(found) == 2
-    loaded = load_ssh_private_key((keys.nodes / "a.key").read_bytes(), None)
-    assert isinstance(loaded, ec.EllipticCurvePrivateKey)
-    assert isinstance(loaded.curve, ec.SECP384R1)
+    private = [read_node_key(path.with_suffix(".key")) for path in keys.public_keys()]
+    marks = [fingerprint(key.public_key()) for key in private]
+    assert marks == [node_fingerprint(path) for path in keys.public_keys()]
+    assert len(set(marks)) == 2
+    assert isinstance(private[0].curve, ec.SECP384R1)
 
 
 def test_keys_that_others_can_read_are_refused(tmp_path: Path) -> None:

@@ -45,5 +45,4 @@ def test_what_a_killed_command_left_behind_is_waited_for(tmp_path: Path, mark: s
     said: list[str] = []
     with claimed(tmp_path / "state", "command", said.append):
         assert marked(mark) == []
-    (told,) = said
-    assert "waiting for whoever works in it to end" in told
+    assert said == ["waiting for what a killed command left behind to end"]

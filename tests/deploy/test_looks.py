@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from flowerpress.server.exchange import ExchangeService
 from flowerpress.simulations.deploy.authority import Authority, Pair
 from flowerpress.simulations.deploy.keys import Keys, node_fingerprint
 from flowerpress.simulations.deploy.tls import Address, Answer
@@ -27,6 +28,7 @@ SUBJECTS = (
     "clock",
     "round trip",
     "exchange",
+    "link rate",
 )
 
 
@@ -57,16 +59,21 @@ def found(said: Said) -> dict[str, tuple[str, str]]:
 def test_everything_in_order(
     flowerpress: Callable[..., Said], keys: Keys, port: int, tmp_path: Path
 ) -> None:
-    here = f"localhost:{port}"
-    options = ["--server", here, "--ca", keys.authority, "--key", keys.nodes / "a.key"]
-    options += ["--exchange", here, "--state", tmp_path / "later", "--certs", keys.folder]
-    said = flowerpress("doctor", "--quick", *options, columns=200)
+    pair = keys.key.read_bytes(), keys.certificate.read_bytes()
+    options = ["--server", f"localhost:{port}", "--ca", keys.authority]
+    options += ["--key", keys.nodes / "a.key", "--state", tmp_path / "later"]
+    with ExchangeService(certificates=pair) as exchange:
+        options += ["--exchange", exchange.address, "--certs", keys.folder]
+        said = flowerpress("doctor", "--quick", *options, columns=200)
     assert said.code == 0, said.out
     looked = found(said)
     for subject in SUBJECTS:
         assert looked[subject][0] == "ok", looked[subject]
     assert node_fingerprint(keys.nodes / "a.pub") in looked["key"][1]
     assert "good for 8" in looked["certificate"][1]
+    assert re.search(r"bit/s up, .*bit/s down; 1 MB takes", looked["link rate"][1])
+    assert looked["registered"][0] == "note"
+    assert "does not say whether it knows the key" in looked["registered"][1]
     # What the test's server claims to be.
     here_and_there = f"flwr {version('flwr')} here, 1.41.0 on the server"
     assert here_and_there in looked["versions"][1]
@@ -96,6 +103,17 @@ def test_what_is_not_in_order_says_what_to_do(
         assert status == "FAILED", looked[subject]
         assert advice in finding
     assert "clock" not in looked
+
+
+def test_a_port_that_is_not_the_exchange(
+    flowerpress: Callable[..., Said], keys: Keys, port: int
+) -> None:
+    options = ["--exchange", f"localhost:{port}", "--ca", keys.authority]
+    said = flowerpress("doctor", "--quick", *options, columns=200)
+    assert said.code == 1
+    status, finding = found(said)["link rate"]
+    assert status == "FAILED"
+    assert "the port of the exchange?" in finding
 
 
 def test_a_state_folder_that_cannot_be_written_to() -> None:

@@ -20,6 +20,8 @@ from flowerpress.simulations.deploy.exits import DeploymentError, Exit
 from flowerpress.simulations.deploy.keys import Keys
 from flowerpress.simulations.deploy.supernode import Member
 from flowerpress.simulations.engines.flower import FlowerHome, Leashed, free_port
+from flowerpress.simulations.health import Check, Status
+from flowerpress.simulations.health.deployment import Looked, deployment_checks
 from tests.deploy.conftest import Running
 from tests.deploy.test_certs import expire
 
@@ -68,6 +70,26 @@ def test_a_registered_key_is_taken_and_sigterm_ends_everything(
     assert process.returncode == Exit.OK, said + rest
     assert rest.endswith("stopped\n")
     assert (tmp_path / "state" / "node.json").is_file()
+
+
+def test_the_doctor_asks_whether_a_key_is_known(running: Running, tmp_path: Path) -> None:
+    def asked(name: str) -> Check:
+        looked = Looked(running.address, running.keys.authority, running.key(name))
+        return next(each for each in deployment_checks(looked) if each.subject == "registered")
+
+    assert asked("known") == Check(Status.OK, "registered", "the server knows this key")
+    unknown = asked("unknown")
+    assert unknown.status is Status.FAILED
+    assert "on the server: flowerpress certs register" in unknown.finding
+    # A device that is connected is asked about, and stays so.
+    with client(*words(running, tmp_path)) as process:
+        until_connected(process)
+        assert asked("known").status is Status.OK
+        assert running.link.flower.online() == 1
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=PATIENCE)
+    # Having asked is not having been there: only the client was.
+    assert running.link.flower.online() == 0
 
 
 def test_a_key_that_nobody_registered(

@@ -18,6 +18,7 @@ from flowerpress.protos import exchange_pb2 as pb
 
 __all__ = [
     "LARGEST_MESSAGE",
+    "LARGEST_PROBE",
     "METHOD",
     "BlobClaim",
     "Code",
@@ -31,6 +32,8 @@ __all__ = [
 METHOD = "/flowerpress.v1.Exchange/Move"
 LARGEST_MESSAGE = 1 << 20
 """Bytes of a message; its chunk has at most half of that."""
+LARGEST_PROBE = 1 << 20
+"""Bytes in each direction that a link may be measured with."""
 
 DIGEST = 32
 _LONGEST_TOKEN = 64
@@ -47,6 +50,7 @@ class Kind(IntEnum):
     ACK = pb.Exchange.ACK
     DONE = pb.Exchange.DONE
     ERROR = pb.Exchange.ERROR
+    PROBE = pb.Exchange.PROBE
 
 
 class Code(IntEnum):
@@ -161,7 +165,7 @@ def unpack_exchange(data: bytes) -> ExchangeMessage:
     for name, longest in (("token", _LONGEST_TOKEN), ("text", _LONGEST_TEXT)):
         if len(getattr(parsed, name)) > longest:
             raise LimitError(f"message.{name}", f"is longer than {longest}")
-    if kind is Kind.CHUNK and not parsed.data:
+    if kind in (Kind.CHUNK, Kind.PROBE) and not parsed.data:
         raise FormatError("message.data", "is empty")
     claim = None
     if kind in (Kind.UPLOAD, Kind.DOWNLOAD):

@@ -17,6 +17,7 @@ class Exchange(_message.Message):
         ACK: _ClassVar[Exchange.Kind]
         DONE: _ClassVar[Exchange.Kind]
         ERROR: _ClassVar[Exchange.Kind]
+        PROBE: _ClassVar[Exchange.Kind]
     NONE: Exchange.Kind
     UPLOAD: Exchange.Kind
     DOWNLOAD: Exchange.Kind
@@ -24,6 +25,7 @@ class Exchange(_message.Message):
     ACK: Exchange.Kind
     DONE: Exchange.Kind
     ERROR: Exchange.Kind
+    PROBE: Exchange.Kind
     KIND_FIELD_NUMBER: _ClassVar[int]
     OFFSET_FIELD_NUMBER: _ClassVar[int]
     DATA_FIELD_NUMBER: _ClassVar[int]

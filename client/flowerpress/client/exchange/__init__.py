@@ -8,5 +8,13 @@ from flowerpress.client.exchange.errors import (
     ExchangeUnreachableError,
 )
 from flowerpress.client.exchange.link import ExchangeLink
+from flowerpress.client.exchange.probe import LinkRate, measure_link
 
-__all__ = ["ExchangeError", "ExchangeLink", "ExchangeRefusedError", "ExchangeUnreachableError"]
+__all__ = [
+    "ExchangeError",
+    "ExchangeLink",
+    "ExchangeRefusedError",
+    "ExchangeUnreachableError",
+    "LinkRate",
+    "measure_link",
+]

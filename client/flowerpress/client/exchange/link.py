@@ -25,7 +25,7 @@ from flowerpress.protos.exchange import (
     channel_options,
 )
 
-__all__ = ["ExchangeLink"]
+__all__ = ["ExchangeLink", "open_channel"]
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 2.0
 # The service's mind may change about these; all others are final.
@@ -66,12 +66,7 @@ class ExchangeLink:
         # A kind of its own is given to it each time.
         self._who = ExchangeMessage(Kind.UPLOAD, run=run, round=round, client=client, token=token)
         self._patience = patience
-        options = channel_options()
-        self._channel = (
-            grpc.secure_channel(address, grpc.ssl_channel_credentials(root_certificates), options)
-            if tls
-            else grpc.insecure_channel(address, options)
-        )
+        self._channel = open_channel(address, tls, root_certificates)
 
     def __enter__(self) -> Self:
         return self
@@ -150,3 +145,11 @@ class ExchangeLink:
                 )
             time.sleep(min(pause * random.uniform(0.5, 1.0), left))
             pause = min(2 * pause, _LONGEST_PAUSE)
+
+
+def open_channel(address: str, tls: bool, root_certificates: bytes | None) -> grpc.Channel:
+    """Return a channel to an exchange service; the arguments are those of ``ExchangeLink``."""
+    options = channel_options()
+    if not tls:
+        return grpc.insecure_channel(address, options)
+    return grpc.secure_channel(address, grpc.ssl_channel_credentials(root_certificates), options)

@@ -22,6 +22,7 @@ from flowerpress.protos.exchange import (
     unpack_exchange,
 )
 from flowerpress.protos.window import Window
+from flowerpress.server.exchange.probing import Probing
 from flowerpress.server.exchange.refusals import Refusal, refusal_of
 from flowerpress.server.exchange.rounds import Rounds, Seat
 from flowerpress.server.wire import Connection, Front
@@ -129,6 +130,7 @@ class Streams:
         self._ttl = ttl
         self._open: set[_Stream] = set()
         self._latest: dict[tuple[int, Kind], _Stream] = {}
+        self._probing = Probing()
 
     def __len__(self) -> int:
         return len(self._open)
@@ -165,8 +167,11 @@ class Streams:
         opened = await stream.read()
         if opened is None:
             return
+        if opened.kind is Kind.PROBE:
+            await self._probing.answer(stream, opened)
+            return
         if opened.kind not in (Kind.UPLOAD, Kind.DOWNLOAD):
-            raise Refusal(Code.MALFORMED, "a stream begins with UPLOAD or DOWNLOAD")
+            raise Refusal(Code.MALFORMED, "a stream begins with UPLOAD, DOWNLOAD or PROBE")
         seat = self._rounds.admit(opened)
         stream.take(seat, self._ttl)
         place = (seat.client, opened.kind)

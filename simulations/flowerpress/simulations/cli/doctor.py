@@ -26,7 +26,7 @@ def doctor(
     ca: Annotated[Path | None, typer.Option(help="ca.pem, as the device has it.")] = None,
     key: Annotated[Path | None, typer.Option(help="The device's own key.")] = None,
     exchange: Annotated[
-        str | None, typer.Option(help="host:port of the exchange, open while a run goes on.")
+        str | None, typer.Option(help="host:port of the exchange, to measure the link, too.")
     ] = None,
     state: Annotated[Path | None, typer.Option(help="State folder of a device or server.")] = None,
     certs: Annotated[
@@ -36,10 +36,11 @@ def doctor(
     """Check versions, compiled kernels, caches, data folders and engines; say what to do.
 
     For a deployment also the way to the server: ports, certificates' names and dates, clocks,
-    versions, keys, folders, before the first round. Ends with status 1 where something must be put
-    right.
+    versions, keys, folders, the link's rate, before the first round. Ends with status 1 where
+    something must be put right.
 
-    Example: flowerpress doctor --quick --server server.example:8000 --ca ca.pem --key device.key
+    Example: flowerpress doctor --quick --server server.example:8000 --exchange server.example:8001
+    --ca ca.pem --key device.key
     """
     from rich.console import Console
     from rich.table import Table

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -44,20 +45,29 @@ def claimed(folder: Path, what: str, say: Callable[[str], None]) -> Iterator[Cla
     folder = folder.expanduser().absolute()
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        lock = (folder / "lock").open("w")
+        lock = (folder / "lock").open("a+")
     except OSError as error:
         raise ConfigError(f"cannot use the state folder {folder}: {error.strerror}") from error
     with lock:
         if not _locked(lock):
-            say(f"{folder} is in use; waiting for whoever works in it to end")
-            deadline = time.monotonic() + _ENDING
-            while not _locked(lock):
-                if time.monotonic() > deadline:
-                    raise ConfigError(
-                        f"{folder}: another {what} works in it; each needs its own --state"
-                    )
-                time.sleep(_POLL)
+            _wait(lock, f"{folder}: another {what} works in it; each needs its own --state", say)
+        lock.truncate(0)
+        lock.write(str(os.getpid()))
+        lock.flush()
         yield Claim(folder, lock.fileno())
+
+
+def _wait(lock: IO[str], refusal: str, say: Callable[[str], None]) -> None:
+    """Wait for the lock where whoever took it is no more; refuse where it still is."""
+    lock.seek(0)
+    if Path("/proc", lock.read() or "none").exists():
+        raise ConfigError(refusal)
+    say("waiting for what a killed command left behind to end")
+    deadline = time.monotonic() + _ENDING
+    while not _locked(lock):
+        if time.monotonic() > deadline:
+            raise ConfigError(refusal)
+        time.sleep(_POLL)
 
 
 def _locked(lock: IO[str]) -> bool:

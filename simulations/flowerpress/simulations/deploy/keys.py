@@ -29,7 +29,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from flowerpress.compression.errors import ConfigError
 from flowerpress.simulations.deploy.authority import Authority, Pair, hosts_of
 
-__all__ = ["Keys", "Validity", "node_fingerprint", "read_node_key"]
+__all__ = ["Keys", "Validity", "fingerprint", "node_fingerprint", "read_node_key"]
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 _LARGEST = 1 << 20
@@ -199,11 +199,11 @@ def node_fingerprint(path: Path) -> str:
         raise ConfigError(f"{path}: is not a public key in OpenSSH's format: {error}") from error
     if not isinstance(key, ec.EllipticCurvePublicKey):
         raise ConfigError(f"{path}: is of another kind than Flower takes (ECDSA)")
-    return _mark(key)
+    return fingerprint(key)
 
 
-def read_node_key(path: Path) -> str:
-    """Check a device's private key and return the fingerprint of its public one.
+def read_node_key(path: Path) -> ec.EllipticCurvePrivateKey:
+    """Return a device's private key.
 
     Raises:
         ConfigError: the file cannot be read, is of another kind, or others can read it.
@@ -217,10 +217,11 @@ def read_node_key(path: Path) -> str:
         raise ConfigError(f"{path}: is of another kind than Flower takes (ECDSA)")
     if path.stat().st_mode & 0o077:
         raise ConfigError(f"{path}: others can read it; chmod 600 {path}")
-    return _mark(key.public_key())
+    return key
 
 
-def _mark(key: ec.EllipticCurvePublicKey) -> str:
+def fingerprint(key: ec.EllipticCurvePublicKey) -> str:
+    """Return the 16 hexadecimal digits by which a node key is shown."""
     point = key.public_bytes(
         serialization.Encoding.X962, serialization.PublicFormat.UncompressedPoint
     )

@@ -8,7 +8,7 @@ variable names.
 from __future__ import annotations
 
 import os
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated
 
@@ -41,6 +41,15 @@ class Exchange(BaseModel):
     key: _FilePath
     certificate: _FilePath
     authority: _FilePath
+
+    def service(self) -> ExchangeService:
+        """Return the service, to be entered."""
+        return ExchangeService(
+            self.listen,
+            address=self.address,
+            certificates=(self.key.read_bytes(), self.certificate.read_bytes()),
+            root=self.authority.read_bytes(),
+        )
 
 
 class Served(BaseModel):
@@ -93,7 +102,8 @@ def make_served_app() -> ServerApp:
     def main(grid: Grid, context: Context) -> None:
         served = Served.read(Path(os.environ[VARIABLE]))
         options = {"deadline": served.deadline, "quorum": served.quorum}
-        with _carrier(served.exchange) as carrier:
+        exchange = served.exchange
+        with nullcontext() if exchange is None else exchange.service() as carrier:
             serve(
                 served.config,
                 grid,
@@ -106,14 +116,3 @@ def make_served_app() -> ServerApp:
             )
 
     return app
-
-
-def _carrier(exchange: Exchange | None) -> AbstractContextManager[ExchangeService | None]:
-    if exchange is None:
-        return nullcontext()
-    return ExchangeService(
-        exchange.listen,
-        address=exchange.address,
-        certificates=(exchange.key.read_bytes(), exchange.certificate.read_bytes()),
-        root=exchange.authority.read_bytes(),
-    )

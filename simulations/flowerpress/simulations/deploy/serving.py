@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -147,7 +148,7 @@ def run_configured(
                 for record in reader.poll():
                     on_record(record)
 
-        _run(site, claim, app, {VARIABLE: str(settings)}, follow, say)
+        _run(site, claim, app, {VARIABLE: str(settings)}, exchange, follow, say)
         follow()
     return config.out
 
@@ -174,7 +175,7 @@ def run_app(site: Site, app: Path, say: Say) -> None:
                 shown += len(whole) + 1
                 say(whole.decode(errors="replace"))
 
-        _run(site, claim, app.absolute(), {}, follow, say)
+        _run(site, claim, app.absolute(), {}, None, follow, say)
         follow()
 
 
@@ -183,14 +184,17 @@ def _run(
     claim: Claim,
     app: Path,
     environment: dict[str, str],
+    exchange: Exchange | None,
     tick: Callable[[], None],
     say: Say,
 ) -> None:
     with SuperLink(site.keys, claim, site.host, site.port, environment) as link:
         link.register(say)
-        # Only now: a device that is started on these words is not refused.
-        say(f"listening on {site.host}:{site.port} (TLS, node keys)")
-        link.gather(site.devices, say)
+        # Until the run has its own: devices try whether they reach it, and how fast it is there.
+        with nullcontext() if exchange is None else exchange.service():
+            # Only now: a device that is started on these words is not refused.
+            say(f"listening on {site.host}:{site.port} (TLS, node keys)")
+            link.gather(site.devices, say)
 
         def watch() -> None:
             link.check()

@@ -10,8 +10,10 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
-from flowerpress.compression.errors import ConfigError
-from flowerpress.simulations.deploy.keys import Keys, read_node_key
+from flowerpress.client.exchange import ExchangeError, ExchangeRefusedError, measure_link
+from flowerpress.compression.errors import ConfigError, WireError
+from flowerpress.simulations.deploy.keys import Keys, fingerprint, read_node_key
+from flowerpress.simulations.deploy.registered import is_registered
 from flowerpress.simulations.deploy.tls import (
     Address,
     Answer,
@@ -20,7 +22,8 @@ from flowerpress.simulations.deploy.tls import (
     ask_version,
     look_at,
 )
-from flowerpress.simulations.health.check import FREE_BYTES, Check, Status
+from flowerpress.simulations.health.check import FREE_BYTES, Check, Status, tried
+from flowerpress.simulations.tables import duration, human_rate
 
 __all__ = ["Looked", "deployment_checks"]
 
@@ -50,12 +53,12 @@ def deployment_checks(looked: Looked) -> Iterator[Check]:
     if looked.state is not None:
         yield _state(looked.state)
     if looked.server is not None:
-        yield from _server(looked.server, looked.authority)
+        yield from _server(looked.server, looked.authority, looked.key)
     if looked.exchange is not None:
-        yield _exchange(looked.exchange, looked.authority)
+        yield from _exchange(looked.exchange, looked.authority)
 
 
-def _server(address: Address, authority: Path | None) -> Iterator[Check]:
+def _server(address: Address, authority: Path | None, key: Path | None) -> Iterator[Check]:
     try:
         answer = ask_health(address, authority)
     except (ConfigError, ConnectError) as error:
@@ -66,6 +69,22 @@ def _server(address: Address, authority: Path | None) -> Iterator[Check]:
     yield _clock(answer)
     yield Check(Status.OK, "round trip", f"{answer.seconds * 1e3:.1f} ms for a request")
     yield _version(address, authority)
+    if key is not None:
+        yield from tried("registered", lambda: _registered(address, authority, key))
+
+
+def _registered(address: Address, authority: Path | None, key: Path) -> Check:
+    try:
+        private = read_node_key(key)
+    except ConfigError:
+        return Check(Status.NOTE, "registered", "cannot be asked without a key in order")
+    known = is_registered(address, authority, private)
+    if known is None:
+        return Check(Status.NOTE, "registered", "the server does not say whether it knows the key")
+    if known:
+        return Check(Status.OK, "registered", "the server knows this key")
+    finding = "the server does not know this key; on the server: flowerpress certs register"
+    return Check(Status.FAILED, "registered", finding)
 
 
 def _ends(subject: str, days: int) -> Check:
@@ -101,22 +120,39 @@ def _version(address: Address, authority: Path | None) -> Check:
     return Check(Status.OK, "versions", f"flwr {here} here, {there} on the server")
 
 
-def _exchange(address: Address, authority: Path | None) -> Check:
+def _exchange(address: Address, authority: Path | None) -> Iterator[Check]:
     try:
         look_at(address, authority)
     except (ConfigError, ConnectError) as error:
-        finding = f"{error} (it is open while a run goes on)"
-        return Check(Status.FAILED, "exchange", finding)
-    return Check(Status.OK, "exchange", f"{address} answers, its certificate is in order")
+        finding = f"{error} (it is open while flowerpress server waits for devices and trains)"
+        yield Check(Status.FAILED, "exchange", finding)
+        return
+    yield Check(Status.OK, "exchange", f"{address} answers, its certificate is in order")
+    yield from tried("link rate", lambda: _link_rate(address, authority))
+
+
+def _link_rate(address: Address, authority: Path | None) -> Check:
+    root = None if authority is None else authority.read_bytes()
+    try:
+        rate = measure_link(str(address), tls=True, root_certificates=root)
+    except ExchangeRefusedError as error:
+        return Check(Status.NOTE, "link rate", str(error))
+    except (ExchangeError, WireError) as error:
+        finding = f"{error}; is {address} the port of the exchange?"
+        return Check(Status.FAILED, "link rate", finding)
+    finding = (
+        f"{human_rate(rate.up)} up, {human_rate(rate.down)} down; 1 MB takes "
+        f"{duration(8e6 / rate.up)} up; to budgets: client --uplink-rate {rate.up / 1e3:.0f}k"
+    )
+    return Check(Status.OK, "link rate", finding)
 
 
 def _key(path: Path) -> Check:
     try:
-        mark = read_node_key(path)
+        mark = fingerprint(read_node_key(path).public_key())
     except ConfigError as error:
         return Check(Status.FAILED, "key", str(error))
-    finding = f"{path} is {mark}; the server lists it: flowerpress certs show"
-    return Check(Status.OK, "key", finding)
+    return Check(Status.OK, "key", f"{path} is {mark}")
 
 
 def _certs(keys: Keys) -> Check:
