@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -17,11 +17,13 @@ import pytest
 from flowerpress.simulations.deploy import device as device_module
 from flowerpress.simulations.deploy.device import Device, run_device
 from flowerpress.simulations.deploy.exits import DeploymentError, Exit
-from flowerpress.simulations.deploy.keys import Keys
+from flowerpress.simulations.deploy.keys import Keys, read_node_key
+from flowerpress.simulations.deploy.registered import is_registered
 from flowerpress.simulations.deploy.supernode import Member
 from flowerpress.simulations.engines.flower import FlowerHome, Leashed, free_port
 from flowerpress.simulations.health import Check, Status
 from flowerpress.simulations.health.deployment import Looked, deployment_checks
+from tests.cli.conftest import Said
 from tests.deploy.conftest import Running
 from tests.deploy.test_certs import expire
 
@@ -90,6 +92,32 @@ def test_the_doctor_asks_whether_a_key_is_known(running: Running, tmp_path: Path
         process.communicate(timeout=PATIENCE)
     # Having asked is not having been there: only the client was.
     assert running.link.flower.online() == 0
+
+
+def test_a_device_that_is_revoked_is_refused(
+    running: Running, flowerpress: Callable[..., Said]
+) -> None:
+    keys = running.keys
+    said = flowerpress("certs", "device", keys.folder, "stolen")
+    (path,) = [path for path in keys.public_keys() if path.stem == "stolen"]
+    node = running.link.flower.register(path, "stolen")
+    assert node is not None
+    private = read_node_key(running.key("stolen"))
+    assert is_registered(running.address, keys.authority, private) is True
+    said = flowerpress("certs", "revoke", keys.folder, "stolen", "--server", running.address)
+    assert said.code == 2
+    assert "the server that registers the key writes it" in said.err
+    keys.note("stolen", node)
+    said = flowerpress("certs", "revoke", keys.folder, "stolen", "--server", running.address)
+    assert said.code == 0, said.err
+    assert f"stolen (node {node}) is refused from now on" in said.out
+    assert is_registered(running.address, keys.authority, private) is False
+    # No server that starts with this folder registers it again.
+    assert "stolen" not in {path.stem for path in keys.public_keys()}
+    assert sorted(path.suffix for path in keys.revoked.iterdir()) == [".key", ".node", ".pub"]
+    said = flowerpress("certs", "revoke", keys.folder, "stolen", "--server", running.address)
+    assert said.code == 2
+    assert "no such device; see certs show" in said.err
 
 
 def test_a_key_that_nobody_registered(

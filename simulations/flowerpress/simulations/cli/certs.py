@@ -2,26 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import MappingProxyType
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+if TYPE_CHECKING:
+    from flowerpress.simulations.deploy.keys import Keys
+    from flowerpress.simulations.engines.flower import FlowerHome
 
 __all__ = ["COMMANDS", "HELP"]
 
 HELP = """Certificates and keys of a deployment, in one folder on the server.
 
 make: an authority, the server's certificate, a key for each device. device: keys for more devices.
-register: tell a running server of them. renew: a new certificate before the old one ends. show:
-names and dates. Devices get ca.pem and their own key; ca.key never leaves the folder.
+register: tell a running server of them. revoke: have a device refused. renew: a new certificate
+before the old one ends. show: names and dates. Devices get ca.pem and their own key; ca.key never
+leaves the folder.
 """
 
 Folder = Annotated[Path, typer.Argument(metavar="FOLDER", help="Folder of certificates and keys.")]
 Days = Annotated[
     int, typer.Option(min=1, max=3650, help="Days for which the server's certificate is valid.")
 ]
+Server = Annotated[str, typer.Option(help="Where the SuperLink listens, seen from here.")]
+LOCAL = "127.0.0.1:8000"
 
 
 def make(
@@ -75,9 +83,7 @@ def device(
 
 def register(
     folder: Folder,
-    server: Annotated[
-        str, typer.Option(help="Where the SuperLink listens, seen from here.")
-    ] = "127.0.0.1:8000",
+    server: Server = LOCAL,
 ) -> None:
     """Tell a running SuperLink of all device keys of the folder; known ones stay as they are.
 
@@ -86,25 +92,42 @@ def register(
 
     Example: flowerpress certs register certs --server 127.0.0.1:8000
     """
-    from tempfile import TemporaryDirectory
-
     from flowerpress.compression import ConfigError
     from flowerpress.simulations.deploy.keys import Keys, node_fingerprint
-    from flowerpress.simulations.deploy.tls import Address, ask_health
-    from flowerpress.simulations.engines.flower import FlowerHome
 
     keys = Keys(folder)
-    address = Address.read(server)
-    ask_health(address, keys.authority)
     if not keys.public_keys():
         raise ConfigError(f"{keys.nodes}: has no public keys; flowerpress certs device makes them")
-    with TemporaryDirectory(prefix="flowerpress-") as home:
-        flower = FlowerHome(Path(home))
-        flower.connect(str(address), keys.authority.absolute())
+    with _flower(keys, server) as flower:
         for path in keys.public_keys():
             mark = node_fingerprint(path)
-            flower.register(path, path.stem)
+            node = flower.register(path, path.stem)
+            if node is not None:
+                keys.note(path.stem, node)
             _say(f"{path.stem} ({mark}) is registered")
+
+
+def revoke(
+    folder: Folder,
+    names: Annotated[list[str], typer.Argument(metavar="NAME...", help="Names of devices.")],
+    server: Server = LOCAL,
+) -> None:
+    """Have devices refused by a running SuperLink, such as one that was stolen.
+
+    Its keys go to the folder's revoked/, so that no server registers them again. Run it on the
+    server itself, as register. A device that comes back later needs a key with another name.
+
+    Example: flowerpress certs revoke certs barn-7
+    """
+    from flowerpress.simulations.deploy.keys import Keys
+
+    keys = Keys(folder)
+    nodes = {name: keys.node(name) for name in names}
+    with _flower(keys, server) as flower:
+        for name, node in nodes.items():
+            flower.unregister(node)
+            keys.revoke(name)
+            _say(f"{name} (node {node}) is refused from now on")
 
 
 def renew(
@@ -151,6 +174,7 @@ COMMANDS: MappingProxyType[str, tuple[Callable[..., Any], str]] = MappingProxyTy
         "make": (make, "An authority, a certificate, device keys."),
         "device": (device, "Keys for more devices."),
         "register": (register, "Tell a running server of device keys."),
+        "revoke": (revoke, "Have devices refused."),
         "renew": (renew, "A new certificate for the server."),
         "show": (show, "Names and dates."),
     }
@@ -158,7 +182,23 @@ COMMANDS: MappingProxyType[str, tuple[Callable[..., Any], str]] = MappingProxyTy
 """Name of each command -> function, and its line in the overview."""
 
 
-def _dates(keys: Any) -> str:
+@contextmanager
+def _flower(keys: Keys, server: str) -> Iterator[FlowerHome]:
+    """Yield Flower's commands, for the SuperLink that answers at ``server``."""
+    from tempfile import TemporaryDirectory
+
+    from flowerpress.simulations.deploy.tls import Address, ask_health
+    from flowerpress.simulations.engines.flower import FlowerHome
+
+    address = Address.read(server)
+    ask_health(address, keys.authority)
+    with TemporaryDirectory(prefix="flowerpress-") as home:
+        flower = FlowerHome(Path(home))
+        flower.connect(str(address), keys.authority.absolute())
+        yield flower
+
+
+def _dates(keys: Keys) -> str:
     lines = []
     for what, found in (("authority", keys.trusted()), ("server", keys.served())):
         left = found.days_left()

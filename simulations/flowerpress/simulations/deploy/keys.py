@@ -7,6 +7,8 @@
     nodes/NAME.key   a device's own (ECDSA P-384 in OpenSSH's format, as Flower wants it): to that
                      device alone
     nodes/NAME.pub   by which the server knows that device
+    nodes/NAME.node  the number that the server gave it
+    revoked/     what belonged to devices that are refused now
 
 Keys are made with mode 0600 from the start, folders with 0700. Nothing is ever overwritten, except
 the server's pair when it is renewed.
@@ -59,6 +61,7 @@ class Keys:
         self.certificate = folder / "server.pem"
         self.key = folder / "server.key"
         self.nodes = folder / "nodes"
+        self.revoked = folder / "revoked"
 
     @classmethod
     def create(
@@ -149,6 +152,34 @@ class Keys:
             path.replace(_beside(path, "old"))
             _beside(path, "new").rename(path)
         return self.served()
+
+    def note(self, device: str, node: int) -> None:
+        """Keep the number that a server gave a device."""
+        (self.nodes / f"{device}.node").write_text(f"{node}\n", encoding="ascii")
+
+    def node(self, device: str) -> int:
+        """Return the number that ``note`` kept.
+
+        Raises:
+            ConfigError: there is no such device, or it was never registered from this folder.
+        """
+        _check_names([device])
+        if not (self.nodes / f"{device}.pub").exists():
+            raise ConfigError(f"{self.nodes / device}.pub: no such device; see certs show")
+        path = self.nodes / f"{device}.node"
+        number = _read(path, "the server that registers the key writes it")
+        try:
+            return int(number)
+        except ValueError as error:
+            raise ConfigError(f"{path}: holds no number") from error
+
+    def revoke(self, device: str) -> None:
+        """Put away what belongs to a device, so that no server registers it again."""
+        self.revoked.mkdir(exist_ok=True, mode=0o700)
+        for suffix in ("pub", "key", "node"):
+            path = self.nodes / f"{device}.{suffix}"
+            if path.exists():
+                path.replace(self.revoked / path.name)
 
     def public_keys(self) -> list[Path]:
         """Return the public keys of devices, in order of their names."""

@@ -78,7 +78,9 @@ class SuperLink:
         for path in self._keys.public_keys():
             mark = node_fingerprint(path)
             if mark not in known:
-                self.flower.register(path, path.stem)
+                node = self.flower.register(path, path.stem)
+                if node is not None:
+                    self._keys.note(path.stem, node)
                 known[mark] = path.stem
                 with suppress(OSError):  # the next server registers it once more, which is fine
                     replace_file(noted, f"{json.dumps(known, indent=2)}\n".encode())

@@ -137,15 +137,32 @@ class FlowerHome:
         except (ValueError, KeyError, IndexError, TypeError):
             return f"unknown ({said.strip()[-200:]})"
 
-    def register(self, key: Path, name: str) -> None:
-        """Make a SuperNode's public key known; one that is known already is fine.
+    def register(self, key: Path, name: str) -> int | None:
+        """Make a SuperNode's public key known, and return the node's number.
+
+        None: it is known already.
 
         Raises:
             EngineError: the SuperLink does not take it, with what it says.
         """
-        code, said = self.ask("supernode", "register", str(key), _CONNECTION, "--name", name)
-        if code and _KNOWN_KEY not in said:
-            raise EngineError(f"cannot register {key}:\n{said.strip()}")
+        words = ["supernode", "register", str(key), _CONNECTION, "--name", name]
+        code, said = self.ask(*words, "--format", "json")
+        if _KNOWN_KEY in said:
+            return None
+        try:
+            return int(json.loads(said[said.index("{") :])["node-id"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise EngineError(f"cannot register {key} ({code}):\n{said.strip()}") from error
+
+    def unregister(self, node: int) -> None:
+        """Have a SuperNode refused from now on, and for ever.
+
+        Raises:
+            EngineError: the SuperLink does not know it, or does not answer.
+        """
+        code, said = self.ask("supernode", "unregister", str(node), _CONNECTION)
+        if code:
+            raise EngineError(f"cannot unregister node {node}:\n{said.strip()}")
 
     def online(self) -> int:
         """Return how many SuperNodes are connected.
