@@ -13,6 +13,7 @@ import pytest
 from flowerpress.compression.errors import ConfigError
 from flowerpress.simulations.config import SimulationConfig
 from flowerpress.simulations.deploy import device as device_module
+from flowerpress.simulations.deploy.claim import claimed
 from flowerpress.simulations.deploy.device import Device, run_device
 from flowerpress.simulations.deploy.exits import DeploymentError, Exit
 from flowerpress.simulations.deploy.keys import Keys
@@ -123,14 +124,13 @@ def test_keys_are_registered_again_where_the_note_of_them_is_torn(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, torn: str
 ) -> None:
     keys = Keys.create(tmp_path / "certs", ["localhost"], ["a", "b"], days=1)
-    state = tmp_path / "state"
-    state.mkdir()
-    link = SuperLink(keys, state, "127.0.0.1", 1, {})
     registered: list[Any] = []
-    monkeypatch.setattr(link.flower, "register", lambda key, name: registered.append(name))
-    (state / "registered.json").write_text(torn)
     said: list[str] = []
-    link.register(said.append)
-    link.register(said.append)
+    with claimed(tmp_path / "state", "flowerpress server", said.append) as claim:
+        link = SuperLink(keys, claim, "127.0.0.1", 1, {})
+        monkeypatch.setattr(link.flower, "register", lambda key, name: registered.append(name))
+        (claim.folder / "registered.json").write_text(torn)
+        link.register(said.append)
+        link.register(said.append)
     assert registered == ["a", "b"]
     assert len(said) == 2

@@ -79,10 +79,10 @@ class SuperLink:
             mark = node_fingerprint(path)
             if mark not in known:
                 node = self.flower.register(path, path.stem)
-                if node is not None:
-                    self._keys.note(path.stem, node)
                 known[mark] = path.stem
                 with suppress(OSError):  # the next server registers it once more, which is fine
+                    if node is not None:
+                        self._keys.note(path.stem, node)
                     replace_file(noted, f"{json.dumps(known, indent=2)}\n".encode())
                 say(f"registered {path.stem} ({mark})")
 
