@@ -15,8 +15,10 @@ import pytest
 
 from flowerpress.simulations.config import SimulationConfig
 from flowerpress.simulations.deploy.bundle import write_bundle
+from flowerpress.simulations.deploy.claim import claimed
 from flowerpress.simulations.deploy.exits import Exit
 from flowerpress.simulations.deploy.keys import Keys
+from flowerpress.simulations.deploy.superlink import SuperLink
 from flowerpress.simulations.engines.flower import free_port
 from tests.cli.conftest import Said
 from tests.deploy.test_certs import expire
@@ -159,6 +161,7 @@ def test_what_a_server_refuses(
             (["--carrier", "pigeon"], "unknown carrier 'pigeon'"),
             (["--quorum", "many"], "must be a count, or a share"),
             (["--quorum", "0"], "quorum is 0"),
+            (["--quorum", "3"], "no round would count with 2 devices"),
             (["--app", tmp_path], "is not the folder of a Flower app"),
             (["clients=3"], "clients = 3, but there are 2 devices"),
             (["links=loguniform"], "links = loguniform is for simulations"),
@@ -172,6 +175,31 @@ def test_what_a_server_refuses(
     expire(keys)
     said = flowerpress("server", "--certs", keys.folder, "--state", tmp_path / "state")
     assert (said.code, "renew it: flowerpress certs renew" in said.err) == (2, True), said.err
+
+
+def test_a_server_that_listens_on_one_address_alone(tmp_path: Path, mark: str) -> None:
+    # All of 127.0.0.0/8 is this machine.
+    keys = Keys.create(tmp_path / "certs", ["127.0.0.2"], ["a"], days=30)
+    state = tmp_path / "state"
+    state.mkdir()
+    said: list[str] = []
+    with SuperLink(keys, state, "127.0.0.2", free_port(), {}) as link:
+        link.register(said.append)
+        assert link.flower.online() == 0
+    assert len(said) == 1
+
+
+def test_a_second_server_leaves_the_run_of_the_first_alone(
+    flowerpress: Callable[..., Said], keys: Keys, tmp_path: Path
+) -> None:
+    state = tmp_path / "state"
+    records = state / "run" / "rounds.jsonl"
+    with claimed(state, "flowerpress server"):
+        records.parent.mkdir()
+        records.write_text("written by the first\n")
+        said = flowerpress("server", "--certs", keys.folder, "--state", state, "--overwrite")
+    assert (said.code, "another flowerpress server works in it" in said.err) == (2, True), said.err
+    assert records.read_text() == "written by the first\n"
 
 
 def test_what_devices_are_sent_names_nothing_of_the_server(tmp_path: Path) -> None:

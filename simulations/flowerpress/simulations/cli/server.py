@@ -125,20 +125,21 @@ def server(
     )
     if overwrite and resume:
         raise ConfigError("--overwrite begins anew and --resume goes on; leave one of them out")
-    closing = Closing(deadline, _quorum(quorum))
+    closing = Closing(deadline, _quorum(quorum, devices))
     _run_and_show(
         site, settings, closing, overwrite=overwrite, resume=resume, tensorboard=tensorboard
     )
 
 
-def _quorum(text: str) -> int | float:
+def _quorum(text: str, devices: int) -> int | float:
     from flowerpress.server.quorum import Quorum
 
     try:
         least: int | float = int(text) if text.isdecimal() else float(text)
     except ValueError as error:
         raise ConfigError(f"--quorum {text}: must be a count, or a share such as 0.5") from error
-    Quorum(least)
+    if Quorum(least).needed(devices) > devices:
+        raise ConfigError(f"--quorum {text}: no round would count with {devices} devices")
     return least
 
 
@@ -157,15 +158,13 @@ def _run_and_show(
     from flowerpress.simulations.engines.errors import StoppedError
     from flowerpress.simulations.live import LiveRun
     from flowerpress.simulations.quiet import hush_flower
-    from flowerpress.simulations.record import RoundRecord, discard
+    from flowerpress.simulations.record import RoundRecord
     from flowerpress.simulations.tracking import Tracking
 
     hush_flower()
     settings = prepared(site, settings, overwrite=overwrite, resume=resume)
     assert settings.out is not None
     tracking = Tracking(tensorboard)
-    if overwrite:
-        discard(settings.out)
     down = settings.uplink if settings.downlink == "same" else settings.downlink
     live = LiveRun(
         settings.task,

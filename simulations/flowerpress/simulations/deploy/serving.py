@@ -125,7 +125,7 @@ def run_configured(
         state = claim.folder
         settings = state / "served.json"
         run_id = Served.read(settings).run_id if resume else secrets.randbits(64)
-        # Before the run's folder is touched: another port needs no other run.
+        # Before the run's folder is touched: another port, or a second server, needs no other run.
         check_free(site.host, site.port)
         exchange = site.blobs()
         for record in go_on(config) if resume else begin(config):
@@ -170,7 +170,11 @@ def run_app(site: Site, app: Path, say: Say) -> None:
 
         def follow() -> None:
             nonlocal shown
-            whole = log.read_bytes()[shown:].rpartition(b"\n")[0] if log.exists() else b""
+            if not log.exists():
+                return
+            with log.open("rb") as file:
+                file.seek(shown)
+                whole = file.read().rpartition(b"\n")[0]
             if whole:
                 shown += len(whole) + 1
                 say(whole.decode(errors="replace"))

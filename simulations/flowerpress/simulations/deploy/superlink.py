@@ -24,6 +24,8 @@ __all__ = ["SuperLink", "check_free"]
 _START = 60.0  # seconds for the SuperLink to come up
 _POLL = 0.25
 _PATIENCE = 3.0  # seconds between two looks at who is connected
+# What listens on every address answers here.
+_EVERY = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 
 
 class SuperLink:
@@ -111,7 +113,8 @@ class SuperLink:
     def _start(self) -> None:
         check_free(self._host, self._port)
         keys = self._keys
-        local = Address("127.0.0.1", self._port)
+        # One address of several is listened on alone, and has to be in the certificate.
+        local = Address(_EVERY.get(self._host, self._host), self._port)
         self.flower.connect(str(local), keys.authority.absolute())
         words = ["flower-superlink", "--host", self._host, "--port", str(self._port)]
         words += ["--ssl-certfile", str(keys.certificate), "--ssl-keyfile", str(keys.key)]
