@@ -30,10 +30,10 @@ from flowerpress.server.rounds import Progress
 from flowerpress.simulations import client_states
 from flowerpress.simulations.config import SimulationConfig
 from flowerpress.simulations.engines import run
+from flowerpress.simulations.human import human_bytes
 from flowerpress.simulations.quiet import hush_flower
 from flowerpress.simulations.record import read_run
 from flowerpress.simulations.resuming import clients_folder, server_folder
-from flowerpress.simulations.tables import human_bytes
 
 
 @dataclass

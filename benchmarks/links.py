@@ -26,9 +26,9 @@ from rich.table import Table
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from flowerpress.simulations.human import human_bytes, percent
 from flowerpress.simulations.links import read_links
 from flowerpress.simulations.record import Run, is_finished, read_run
-from flowerpress.simulations.tables import human_bytes, percent
 
 __all__ = ["Method", "Outcome", "methods", "outcome", "outcome_table", "time_to"]
 

@@ -19,8 +19,8 @@ from rich.table import Table
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from flowerpress.simulations.human import human_bytes, human_ratio, percent
 from flowerpress.simulations.record import Run, read_run
-from flowerpress.simulations.tables import human_bytes, human_ratio, percent
 
 __all__ = ["bytes_to", "rounds_to"]
 

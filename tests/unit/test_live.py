@@ -11,7 +11,8 @@ from itertools import count
 from rich.console import Console
 from rich.text import Text
 
-from flowerpress.simulations.live import LiveCompare, LiveRun
+from flowerpress.simulations.live import LiveRun
+from flowerpress.simulations.live_compare import LiveCompare
 from tests.unit.synthetic_runs import made_up_records
 
 

@@ -9,24 +9,19 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from flowerpress.simulations.metrics import RoundRecord, Summary
-from flowerpress.simulations.record import Run
-from flowerpress.simulations.tables import (
+from flowerpress.simulations.comparison_tables import (
     ComparisonRow,
     comparison_cells,
     comparison_columns,
     comparison_table,
-    duration,
-    human_bytes,
-    human_ratio,
-    percent,
-    run_cells,
-    run_table,
     summarise,
-    tensor_bytes,
-    told,
     write_csv,
 )
+from flowerpress.simulations.human import duration, human_bytes, human_ratio, percent
+from flowerpress.simulations.metrics import RoundRecord
+from flowerpress.simulations.record import Run
+from flowerpress.simulations.summary import Summary
+from flowerpress.simulations.tables import run_cells, run_table, tensor_bytes, told
 from tests.unit.synthetic_runs import made_up_records
 
 

@@ -9,8 +9,8 @@ from rich.box import SIMPLE
 from rich.table import Table
 
 from flowerpress.simulations.client_bytes import WIRE
+from flowerpress.simulations.human import NOTHING, percent
 from flowerpress.simulations.metrics import RoundRecord
-from flowerpress.simulations.tables import NOTHING, percent
 
 __all__ = ["AUDIT_COLUMNS", "CLIENT_COLUMNS", "audit_cells", "audit_table", "client_cells"]
 

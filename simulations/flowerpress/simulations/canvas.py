@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from flowerpress.compression.errors import ConfigError
-from flowerpress.simulations.tables import human_bytes
+from flowerpress.simulations.human import human_bytes
 
 try:
     import matplotlib as mpl

@@ -32,9 +32,9 @@ from flowerpress.simulations.canvas import (
     shorten,
     spread_apart,
 )
+from flowerpress.simulations.human import duration, human_bytes, percent
 from flowerpress.simulations.metrics import RoundRecord
 from flowerpress.simulations.record import Run
-from flowerpress.simulations.tables import duration, human_bytes, percent
 
 __all__ = ["BYTES", "TIME", "Curve", "Measure", "comparison_figure", "curves"]
 

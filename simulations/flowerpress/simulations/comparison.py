@@ -15,7 +15,7 @@ from pathlib import Path
 from flowerpress.compression.errors import ConfigError
 from flowerpress.simulations.config import SimulationConfig
 from flowerpress.simulations.engines.errors import EngineError, StoppedError
-from flowerpress.simulations.live import LiveCompare
+from flowerpress.simulations.live_compare import LiveCompare
 from flowerpress.simulations.record import (
     ROUNDS,
     RoundRecord,

@@ -30,11 +30,12 @@ from flowerpress.simulations.canvas import (
     save_png,
     shorten,
 )
+from flowerpress.simulations.human import human_bytes, human_ratio, percent
 from flowerpress.simulations.labels import MANY, accuracy_limits, right_labels, spread, subtitle
 from flowerpress.simulations.metrics import RoundRecord
 from flowerpress.simulations.rate_plots import accuracy_time_figure, tensor_rounds_figure
 from flowerpress.simulations.record import Run
-from flowerpress.simulations.tables import human_bytes, human_ratio, percent, tensor_bytes
+from flowerpress.simulations.tables import tensor_bytes
 
 __all__ = [
     "PLOTS",

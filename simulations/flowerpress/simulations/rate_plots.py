@@ -24,10 +24,10 @@ from flowerpress.simulations.canvas import (
     percent_axis,
     shorten,
 )
+from flowerpress.simulations.human import duration, percent
 from flowerpress.simulations.labels import MANY, accuracy_limits, right_labels, spread, subtitle
 from flowerpress.simulations.metrics import RoundRecord
 from flowerpress.simulations.record import Run
-from flowerpress.simulations.tables import duration, percent
 
 __all__ = ["accuracy_time_figure", "simulated_clock", "tensor_bits", "tensor_rounds_figure"]
 

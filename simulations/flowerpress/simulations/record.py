@@ -18,14 +18,8 @@ from flowerpress.compression.errors import ConfigError
 from flowerpress.protos.store.disk import sync_folder
 from flowerpress.simulations.codecs import codec_name
 from flowerpress.simulations.fields import parse
-from flowerpress.simulations.metrics import (
-    Final,
-    LeftOut,
-    RoundRecord,
-    Summary,
-    TensorInfo,
-    WorstClient,
-)
+from flowerpress.simulations.metrics import LeftOut, RoundRecord, WorstClient
+from flowerpress.simulations.summary import Final, Summary, TensorInfo
 
 __all__ = [
     "Final",

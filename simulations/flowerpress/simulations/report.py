@@ -21,23 +21,18 @@ from flowerpress.simulations.audit import (
 )
 from flowerpress.simulations.canvas import drawing, save_png, svg
 from flowerpress.simulations.chart import BYTES, TIME, comparison_figure
-from flowerpress.simulations.metrics import Final, ratio
-from flowerpress.simulations.plots import PLOTS
-from flowerpress.simulations.record import Run, read_run
-from flowerpress.simulations.tables import (
-    NOTHING,
-    RUN_COLUMNS,
+from flowerpress.simulations.comparison_tables import (
     comparison_cells,
     comparison_columns,
-    duration,
-    human_bytes,
-    human_ratio,
-    percent,
-    run_cells,
     summarise,
-    told,
     write_csv,
 )
+from flowerpress.simulations.human import NOTHING, duration, human_bytes, human_ratio, percent
+from flowerpress.simulations.metrics import ratio
+from flowerpress.simulations.plots import PLOTS
+from flowerpress.simulations.record import Run, read_run
+from flowerpress.simulations.summary import Final
+from flowerpress.simulations.tables import RUN_COLUMNS, run_cells, told
 from flowerpress.simulations.treated_table import treated_table
 
 __all__ = ["write_comparison", "write_report"]

@@ -6,8 +6,8 @@ import statistics
 from collections.abc import Sequence
 
 from flowerpress.simulations import page
+from flowerpress.simulations.human import percent
 from flowerpress.simulations.metrics import RoundRecord
-from flowerpress.simulations.tables import percent
 from flowerpress.simulations.treated import Treated
 
 __all__ = ["treated_table"]

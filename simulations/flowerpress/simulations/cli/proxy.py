@@ -93,7 +93,7 @@ def _watch(proxy: LinkProxy, stopped: threading.Event, console: Console) -> None
 
 
 def _counted(proxy: LinkProxy) -> str:
-    from flowerpress.simulations.tables import human_bytes
+    from flowerpress.simulations.human import human_bytes
 
     counts = proxy.counts
     up, down = (human_bytes(sum(getattr(one, way) for one in counts)) for way in ("up", "down"))
@@ -105,7 +105,7 @@ def _counted(proxy: LinkProxy) -> str:
 
 
 def _told(link: Link) -> str:
-    from flowerpress.simulations.tables import human_rate
+    from flowerpress.simulations.human import human_rate
 
     return (
         f"{human_rate(link.uplink)} up, {human_rate(link.downlink)} down, "

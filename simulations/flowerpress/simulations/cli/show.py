@@ -17,13 +17,13 @@ def show_comparison(runs: Sequence[Run], page: Path) -> None:
     from rich.console import Console
     from rich.text import Text
 
-    from flowerpress.simulations.fitted import visible
-    from flowerpress.simulations.tables import (
+    from flowerpress.simulations.comparison_tables import (
         comparison_key,
         comparison_setting,
         comparison_table,
         summarise,
     )
+    from flowerpress.simulations.fitted import visible
 
     console = Console()
     rows = summarise(runs)

@@ -95,6 +95,7 @@ def split_compare(
 
     from flowerpress.simulations.engines.errors import StoppedError
     from flowerpress.simulations.fitted import Column, FittedTable
+    from flowerpress.simulations.human import percent
     from flowerpress.simulations.links import read_links
     from flowerpress.simulations.split.asked import METHODS, Inference
     from flowerpress.simulations.split.curve import Point
@@ -107,7 +108,6 @@ def split_compare(
     )
     from flowerpress.simulations.split.inference import measure_seed
     from flowerpress.simulations.split.teacher import Schooling
-    from flowerpress.simulations.tables import percent
     from flowerpress.simulations.tasks import load_task
 
     schooling = Schooling(epochs=teacher_epochs, augment=augment)

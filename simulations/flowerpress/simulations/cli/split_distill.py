@@ -120,10 +120,10 @@ def split_distill(
     from rich.console import Console
 
     from flowerpress.simulations.fitted import Column, FittedTable
+    from flowerpress.simulations.human import human_bytes, percent
     from flowerpress.simulations.quiet import hush_flower
     from flowerpress.simulations.split.distill import DistillSettings
     from flowerpress.simulations.split.distilling import Distillation, distil
-    from flowerpress.simulations.tables import human_bytes, percent
 
     hush_flower()
     wanted = Distillation(

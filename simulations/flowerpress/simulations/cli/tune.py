@@ -250,8 +250,8 @@ def verify(
     """
     from flowerpress.compression.rates.plan import RatePlan
     from flowerpress.simulations.comparison import run_comparison
+    from flowerpress.simulations.comparison_tables import comparison_setting
     from flowerpress.simulations.quiet import hush_flower
-    from flowerpress.simulations.tables import comparison_setting
     from flowerpress.simulations.tuning.profile import Profile
     from flowerpress.simulations.tuning.verified import verify_note, verify_table
     from flowerpress.simulations.tuning.verifying import (

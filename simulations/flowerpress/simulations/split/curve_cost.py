@@ -9,12 +9,12 @@ from functools import cache
 import torch
 
 from flowerpress.compression import ConfigError
+from flowerpress.simulations.human import percent
 from flowerpress.simulations.links import Link
 from flowerpress.simulations.split.asked import Inference
 from flowerpress.simulations.split.curve import Mean
 from flowerpress.simulations.split.estimates import estimate, multiply_adds
 from flowerpress.simulations.split.networks import cut_task
-from flowerpress.simulations.tables import percent
 from flowerpress.simulations.tasks import Data, Task
 
 __all__ = ["COST_COLUMNS", "Work", "cost_cells", "works"]

@@ -25,13 +25,13 @@ from flowerpress.simulations.canvas import (
     save_png,
     svg,
 )
+from flowerpress.simulations.human import human_ratio, percent
 from flowerpress.simulations.labels import right_labels
 from flowerpress.simulations.links import Link
 from flowerpress.simulations.split.asked import METHODS
 from flowerpress.simulations.split.curve import Mean, Point, bytes_at, means, read_points
 from flowerpress.simulations.split.curve_cost import COST_COLUMNS, Work, cost_cells
 from flowerpress.simulations.split.inference import POINTS
-from flowerpress.simulations.tables import human_ratio, percent
 
 __all__ = [
     "LOSSES",

@@ -25,7 +25,7 @@ from flowerpress.simulations.canvas import (
     percent_axis,
     shorten,
 )
-from flowerpress.simulations.tables import human_bytes
+from flowerpress.simulations.human import human_bytes
 from flowerpress.simulations.tuning.front import FrontPoint
 from flowerpress.simulations.tuning.profile import Profile
 from flowerpress.simulations.tuning.solving import Predicted

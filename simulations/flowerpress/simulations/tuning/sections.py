@@ -7,12 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from flowerpress.simulations import page
-from flowerpress.simulations.tables import (
-    NOTHING,
-    duration,
-    human_bytes,
-    human_ratio,
-)
+from flowerpress.simulations.human import NOTHING, duration, human_bytes, human_ratio
 from flowerpress.simulations.tuning.gathered import Tuning
 from flowerpress.simulations.tuning.profile import Interaction, Profile
 from flowerpress.simulations.tuning.tables import (

@@ -12,7 +12,7 @@ import numpy as np
 
 from flowerpress.compression.rates.plan import RatePlan
 from flowerpress.simulations.fitted import Column, FittedTable
-from flowerpress.simulations.tables import NOTHING, human_bytes, human_ratio, percent
+from flowerpress.simulations.human import NOTHING, human_bytes, human_ratio, percent
 from flowerpress.simulations.tuning.front import FrontPoint
 from flowerpress.simulations.tuning.profile import Profile
 from flowerpress.simulations.tuning.solving import Predicted, codec_text

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from flowerpress.simulations.comparison_tables import summarise
 from flowerpress.simulations.fitted import Column, FittedTable
+from flowerpress.simulations.human import NOTHING, human_bytes, human_ratio, percent
 from flowerpress.simulations.record import Run
-from flowerpress.simulations.tables import NOTHING, human_bytes, human_ratio, percent, summarise
 
 __all__ = ["VERIFY_COLUMNS", "verify_cells", "verify_note", "verify_table"]
 
