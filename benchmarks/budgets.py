@@ -19,7 +19,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from flowerpress.simulations.comparison import plan_comparison, run_comparison
+from flowerpress.simulations.comparison.plan import plan_comparison
+from flowerpress.simulations.comparison.running import run_comparison
 from flowerpress.simulations.config import SimulationConfig, load_config
 from flowerpress.simulations.quiet import hush_flower
 from flowerpress.simulations.record import Run

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from flowerpress.simulations.config import SimulationConfig
-from flowerpress.simulations.split.distill import DistillSettings
+from flowerpress.simulations.split.distill_settings import DistillSettings
 from flowerpress.simulations.split.distilling import Distillation, distil
 from tests.cli.conftest import command
 from tests.wire.splitting import certificate

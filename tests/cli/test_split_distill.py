@@ -8,7 +8,7 @@ import pytest
 
 from flowerpress.compression import ConfigError
 from flowerpress.simulations.config import SimulationConfig
-from flowerpress.simulations.split.distill import DistillSettings
+from flowerpress.simulations.split.distill_settings import DistillSettings
 from flowerpress.simulations.split.distilling import Distillation, distil
 from flowerpress.simulations.split.lesson import judge_cut
 from flowerpress.simulations.split.networks import cut_task

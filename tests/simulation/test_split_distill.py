@@ -13,12 +13,8 @@ from flowerpress.compression.bottleneck import Cut
 from flowerpress.compression.errors import ConfigError
 from flowerpress.simulations.config import SimulationConfig
 from flowerpress.simulations.split.batches import Batches
-from flowerpress.simulations.split.distill import (
-    DistillSettings,
-    distill,
-    generator_of,
-    learning,
-)
+from flowerpress.simulations.split.distill import distill, generator_of, learning
+from flowerpress.simulations.split.distill_settings import DistillSettings
 from flowerpress.simulations.split.federated import Federation, distill_federated
 from flowerpress.simulations.split.lesson import Lesson, judge_cut, lesson
 from flowerpress.simulations.split.stored import CutRecipe

@@ -8,7 +8,7 @@ import pytest
 
 from flowerpress.compression import ConfigError
 from flowerpress.simulations.codecs import absolute_codec, codec_name, up_and_down
-from flowerpress.simulations.comparison import plan_comparison
+from flowerpress.simulations.comparison.plan import plan_comparison
 from flowerpress.simulations.config import SimulationConfig
 
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from flowerpress.simulations.comparison_tables import comparison_table, summarise
+from flowerpress.simulations.comparison.tables import comparison_table, summarise
 from flowerpress.simulations.fitted import Column, FittedTable, visible
 from flowerpress.simulations.record import Run
 from flowerpress.simulations.tables import run_table

@@ -11,8 +11,8 @@ from itertools import count
 from rich.console import Console
 from rich.text import Text
 
+from flowerpress.simulations.comparison.live import LiveCompare
 from flowerpress.simulations.live import LiveRun
-from flowerpress.simulations.live_compare import LiveCompare
 from tests.unit.synthetic_runs import made_up_records
 
 
@@ -113,6 +113,7 @@ def test_the_live_modules_do_not_need_matplotlib_or_torch() -> None:
     script = (
         "import sys; sys.modules['matplotlib'] = None\n"
         "import flowerpress.simulations.live, flowerpress.simulations.record\n"
+        "import flowerpress.simulations.comparison.live\n"
         "assert 'torch' not in sys.modules and 'flwr' not in sys.modules\n"
         "from flowerpress.compression.errors import ConfigError\n"
         "try:\n    import flowerpress.simulations.report\n"

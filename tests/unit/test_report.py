@@ -22,6 +22,7 @@ from flowerpress.simulations.canvas import (
     svg,
 )
 from flowerpress.simulations.chart import TIME, comparison_figure, curves
+from flowerpress.simulations.comparison.report import write_comparison
 from flowerpress.simulations.plots import PLOTS, accuracy_bytes_figure, write_plots
 from flowerpress.simulations.rate_plots import (
     accuracy_time_figure,
@@ -29,7 +30,7 @@ from flowerpress.simulations.rate_plots import (
     tensor_bits,
 )
 from flowerpress.simulations.record import LeftOut, RoundRecord, Run, read_run
-from flowerpress.simulations.report import write_comparison, write_report
+from flowerpress.simulations.report import write_report
 from tests.unit.synthetic_runs import (
     made_up_comparison,
     made_up_records,

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from flowerpress.simulations.comparison_tables import (
+from flowerpress.simulations.comparison.tables import (
     ComparisonRow,
     comparison_cells,
     comparison_columns,

@@ -6,13 +6,20 @@ Every function takes plain text and escapes it; ``figure`` alone takes markup (t
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
+from pathlib import Path
+from typing import Any
+
+from flowerpress.compression.errors import ConfigError
+from flowerpress.simulations.human import NOTHING
 
 __all__ = [
     "definitions",
     "figure",
+    "flat",
     "page",
     "paragraph",
     "preformatted",
@@ -20,6 +27,7 @@ __all__ = [
     "side_by_side",
     "table",
     "tiles",
+    "write",
 ]
 
 _CSS = """
@@ -169,3 +177,29 @@ _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud
 def _text(value: str) -> str:
     """Escape; show control, direction and surrogate characters, which HTML may not hold."""
     return escape(_CONTROL.sub(lambda found: ascii(found[0])[1:-1], value), quote=True)
+
+
+def flat(config: Mapping[str, Any], before: str = "") -> dict[str, str]:
+    """Return nested settings as ``definitions`` takes them, e.g. "training.lr" and "0.1"."""
+    found: dict[str, str] = {}
+    for key, value in config.items():
+        if isinstance(value, Mapping):
+            found |= flat(value, f"{before}{key}.")
+        elif value is None:
+            found[f"{before}{key}"] = NOTHING
+        else:
+            found[f"{before}{key}"] = value if isinstance(value, str) else json.dumps(value)
+    return found
+
+
+def write(path: Path, text: str) -> Path:
+    """Write a page and return where.
+
+    Raises:
+        ConfigError: it cannot be written.
+    """
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be written: {error}") from error
+    return path

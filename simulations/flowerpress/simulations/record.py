@@ -2,7 +2,7 @@
 
 ``RunWriter`` writes it, ``read_run`` reads it whole, ``RunReader`` follows it while it grows. A run
 killed in the middle leaves a readable folder: the torn last line is left out, with a note.
-The records themselves are in ``metrics.py`` and can be imported from here.
+What it holds is in ``metrics.py`` and ``summary.py`` and can be imported from here.
 """
 
 from __future__ import annotations

@@ -88,9 +88,10 @@ def compare(
     import sys
 
     from flowerpress.simulations.cli.show import show_comparison
-    from flowerpress.simulations.comparison import codec_variants, plan_variants, run_comparison
+    from flowerpress.simulations.comparison.plan import codec_variants, plan_variants
+    from flowerpress.simulations.comparison.report import write_comparison
+    from flowerpress.simulations.comparison.running import run_comparison
     from flowerpress.simulations.quiet import hush_flower
-    from flowerpress.simulations.report import write_comparison
     from flowerpress.simulations.tracking import Tracking
 
     hush_flower()

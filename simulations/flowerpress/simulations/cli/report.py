@@ -23,9 +23,10 @@ def report(
 
     from flowerpress.simulations.audit import audit_table
     from flowerpress.simulations.cli.show import show_comparison
-    from flowerpress.simulations.comparison import runs_in
+    from flowerpress.simulations.comparison.folder import runs_in
+    from flowerpress.simulations.comparison.report import write_comparison
     from flowerpress.simulations.record import ROUNDS, read_run
-    from flowerpress.simulations.report import write_comparison, write_report
+    from flowerpress.simulations.report import write_report
     from flowerpress.simulations.tables import run_table
 
     if (folder / ROUNDS).is_file():

@@ -17,7 +17,7 @@ def show_comparison(runs: Sequence[Run], page: Path) -> None:
     from rich.console import Console
     from rich.text import Text
 
-    from flowerpress.simulations.comparison_tables import (
+    from flowerpress.simulations.comparison.tables import (
         comparison_key,
         comparison_setting,
         comparison_table,

@@ -122,7 +122,7 @@ def split_distill(
     from flowerpress.simulations.fitted import Column, FittedTable
     from flowerpress.simulations.human import human_bytes, percent
     from flowerpress.simulations.quiet import hush_flower
-    from flowerpress.simulations.split.distill import DistillSettings
+    from flowerpress.simulations.split.distill_settings import DistillSettings
     from flowerpress.simulations.split.distilling import Distillation, distil
 
     hush_flower()

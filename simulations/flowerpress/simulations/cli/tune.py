@@ -249,8 +249,8 @@ def verify(
     Example: flowerpress tune verify --plan plan.json --rounds 5 --seeds 3
     """
     from flowerpress.compression.rates.plan import RatePlan
-    from flowerpress.simulations.comparison import run_comparison
-    from flowerpress.simulations.comparison_tables import comparison_setting
+    from flowerpress.simulations.comparison.running import run_comparison
+    from flowerpress.simulations.comparison.tables import comparison_setting
     from flowerpress.simulations.quiet import hush_flower
     from flowerpress.simulations.tuning.profile import Profile
     from flowerpress.simulations.tuning.verified import verify_note, verify_table

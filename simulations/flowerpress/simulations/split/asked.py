@@ -8,7 +8,7 @@ from pathlib import Path
 
 from flowerpress.compression import ConfigError
 from flowerpress.simulations.checkpoints.atomic import written_whole
-from flowerpress.simulations.split.distill import DistillSettings
+from flowerpress.simulations.split.distill_settings import DistillSettings
 from flowerpress.simulations.split.teacher import Schooling
 from flowerpress.simulations.tasks import Task
 

@@ -12,23 +12,24 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from flowerpress.compression import ConfigError
 from flowerpress.compression.bottleneck import Cut
 from flowerpress.simulations.split.batches import Batches
+from flowerpress.simulations.split.distill_losses import (
+    TeacherFeatures,
+    feature_loss,
+    score_loss,
+)
+from flowerpress.simulations.split.distill_settings import STAGES, DistillSettings
 from flowerpress.simulations.split.distill_state import Place, keep, restore, resume
 
 __all__ = [
-    "STAGES",
-    "DistillSettings",
     "Tick",
     "distill",
     "generator_of",
@@ -37,63 +38,11 @@ __all__ = [
     "run_stage",
 ]
 
-TeacherFeatures = Callable[[Tensor], Sequence[Tensor]]
-"""Prepared inputs to what the teacher's parts put out, from where the bottleneck's decoder ends."""
-
 Tick = Callable[[str, int, int, float], None]
 """Called after each epoch: which stage, how many epochs are done and due, the mean loss."""
 
-STAGES = {1: "features", 2: "tail", 3: "all"}
-"""What is met or trained in each stage."""
-
-_RATES = {1: 1.0, 2: 0.2, 3: 0.5}
 _PRIOR_RATE = 10.0
-_LEAST_ENERGY = 1e-9
 _SEEN_TO_CALIBRATE = 2048
-
-
-@dataclass(frozen=True)
-class DistillSettings:
-    """How a cut network is distilled.
-
-    ``beta``: squared error that a bit of an example is worth; in the third stage, of the loss in
-    nats. ``lr``: of Adam in the first stage, the second has a fifth and the third half of it; each
-    falls to zero along a cosine. ``rounding``: what the first stage has in place of rounding, noise
-    as wide as a step or rounding itself with gradients straight through. ``relative``: each error
-    counts in shares of the square of the teacher's features, so that late ones, which are few and
-    matter most, weigh as much as early ones.
-
-    Raises:
-        ConfigError: a number out of range.
-    """
-
-    beta: float = 3e-4
-    epochs_stage1: int = 8
-    epochs_stage2: int = 4
-    lr: float = 3e-3
-    batch_size: int = 64
-    rounding: Literal["noise", "straight-through"] = "noise"
-    relative: bool = True
-    epochs_stage3: int = 0
-
-    def __post_init__(self) -> None:
-        if not (math.isfinite(self.beta) and self.beta >= 0):
-            raise ConfigError(f"beta is {self.beta}; it must be a number from 0 up")
-        if not (math.isfinite(self.lr) and self.lr > 0):
-            raise ConfigError(f"lr is {self.lr}; it must be a number above 0")
-        if min(map(self.epochs, STAGES)) < 0 or self.batch_size < 1:
-            raise ConfigError("epochs must be at least 0, and batch_size at least 1")
-        if self.rounding not in ("noise", "straight-through"):
-            raise ConfigError(f"rounding is {self.rounding!r}; it is noise or straight-through")
-
-    def epochs(self, stage: int) -> int:
-        """Return the epochs of stage 1, 2 or 3."""
-        return (self.epochs_stage1, self.epochs_stage2, self.epochs_stage3)[stage - 1]
-
-    def rate(self, stage: int, along: float) -> float:
-        """Return the learning rate where a share ``along`` of a stage is over."""
-        first = self.lr * _RATES[stage]
-        return first * 0.5 * (1 + math.cos(math.pi * along))
 
 
 def distill(
@@ -198,10 +147,10 @@ def run_stage(
         for group in optimizer.param_groups:
             group["lr"] = settings.rate(stage, along) * group["faster"]
         if stage == 1:
-            loss = _feature_loss(cut, teacher_features, inputs, settings, generator)
+            loss = feature_loss(cut, teacher_features, inputs, settings, generator)
         else:
             beta = settings.beta if stage == 3 else None
-            loss = _score_loss(cut, teacher, inputs, labels, beta, generator)
+            loss = score_loss(cut, teacher, inputs, labels, beta, generator)
         value = float(loss.detach())
         if not math.isfinite(value):
             raise ConfigError("the loss is no longer finite: distill with a smaller lr")
@@ -211,69 +160,6 @@ def run_stage(
         total += value * len(inputs)
         seen += len(inputs)
     return total / seen
-
-
-def _feature_loss(
-    cut: Cut,
-    teacher_features: TeacherFeatures,
-    inputs: Tensor,
-    settings: DistillSettings,
-    generator: torch.Generator,
-) -> Tensor:
-    """Return squared errors of all stages and beta times the bits, both of an example."""
-    with torch.no_grad():
-        targets = teacher_features(inputs)
-        entering = cut.head(inputs)
-    features, bits = cut.bottleneck.relaxed(entering, generator, noise=settings.rounding == "noise")
-    loss = settings.beta * bits
-    for target, made in zip(targets, _stages(cut, features), strict=False):
-        if target.shape != made.shape:
-            raise ConfigError(
-                f"the teacher's features have shape {tuple(target.shape)} where the student's have "
-                f"{tuple(made.shape)}: compare the same parts of both"
-            )
-        error = (made - target).square().sum()
-        if settings.relative:
-            error = error * (len(inputs) / target.square().sum().clamp(min=_LEAST_ENERGY))
-        loss = loss + error
-    return loss / len(inputs)
-
-
-def _stages(cut: Cut, features: Tensor) -> Iterator[Tensor]:
-    yield features
-    parts = list(cut.tail) if isinstance(cut.tail, nn.Sequential) else [cut.tail]
-    for part in [*parts, *([] if cut.last is None else [cut.last])]:
-        features = part(features)
-        yield features
-
-
-def _score_loss(
-    cut: Cut,
-    teacher: nn.Module,
-    inputs: Tensor,
-    labels: Tensor,
-    beta: float | None,
-    generator: torch.Generator,
-) -> Tensor:
-    """Return half the cross entropy with the labels and half the divergence from the teacher.
-
-    With ``beta`` the encoder learns too, and so many times the bits of an example are added.
-    """
-    with torch.no_grad():
-        hoped = functional.log_softmax(teacher(inputs).flatten(0, -2), -1)
-        entering = cut.head(inputs)
-        if beta is None:
-            latent = cut.bottleneck.rounded(cut.bottleneck.encoder(entering))
-    if beta is None:
-        scores, price = cut.server(latent), entering.new_zeros(())
-    else:
-        features, bits = cut.bottleneck.relaxed(entering, generator, noise=False)
-        scores, price = cut.tail(features), beta / len(inputs) * bits
-    scores = (scores if cut.last is None else cut.last(scores)).flatten(0, -2)
-    own = functional.log_softmax(scores, -1)
-    divergence = functional.kl_div(own, hoped, reduction="batchmean", log_target=True)
-    loss: Tensor = 0.5 * functional.nll_loss(own, labels.flatten()) + 0.5 * divergence + price
-    return loss
 
 
 @contextmanager

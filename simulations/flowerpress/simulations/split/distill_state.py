@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -20,9 +19,7 @@ from flowerpress.compression import ConfigError
 from flowerpress.compression.bottleneck import Cut
 from flowerpress.simulations.checkpoints.atomic import written_whole
 from flowerpress.simulations.fields import Fields, parse
-
-if TYPE_CHECKING:
-    from flowerpress.simulations.split.distill import DistillSettings
+from flowerpress.simulations.split.distill_settings import DistillSettings
 
 __all__ = ["Place", "keep", "parts_of_cut", "restore", "resume"]
 

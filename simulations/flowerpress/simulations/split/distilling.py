@@ -14,7 +14,8 @@ from flowerpress.compression import ConfigError
 from flowerpress.simulations.config import SimulationConfig
 from flowerpress.simulations.loaded import Loaded, load
 from flowerpress.simulations.split.batches import Batches, in_colour
-from flowerpress.simulations.split.distill import DistillSettings, Tick, distill
+from flowerpress.simulations.split.distill import Tick, distill
+from flowerpress.simulations.split.distill_settings import DistillSettings
 from flowerpress.simulations.split.federated import Federation, Traffic, distill_federated
 from flowerpress.simulations.split.lesson import Judgement, judge_cut, lesson
 from flowerpress.simulations.split.stored import CutRecipe, save_cut

@@ -37,14 +37,13 @@ from flowerpress.simulations.loaded import load
 from flowerpress.simulations.recording import TrainLoss
 from flowerpress.simulations.split.batches import Batches
 from flowerpress.simulations.split.distill import (
-    STAGES,
-    DistillSettings,
     Tick,
     generator_of,
     learning,
     make_optimizer,
     run_stage,
 )
+from flowerpress.simulations.split.distill_settings import STAGES, DistillSettings
 from flowerpress.simulations.split.distill_state import Place, keep, resume
 from flowerpress.simulations.split.lesson import Lesson, lesson
 from flowerpress.simulations.split.stored import CutRecipe

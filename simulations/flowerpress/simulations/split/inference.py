@@ -19,7 +19,8 @@ from flowerpress.compression.features import FeatureCodec, feature_codec
 from flowerpress.simulations.split.asked import Inference, claim
 from flowerpress.simulations.split.batches import Batches
 from flowerpress.simulations.split.curve import Point, add_point, read_points
-from flowerpress.simulations.split.distill import DistillSettings, distill
+from flowerpress.simulations.split.distill import distill
+from flowerpress.simulations.split.distill_settings import DistillSettings
 from flowerpress.simulations.split.distill_state import parts_of_cut
 from flowerpress.simulations.split.judged import Coded, codec_of, hits, judge_coded, over_batches
 from flowerpress.simulations.split.lesson import Lesson, lesson

@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from flowerpress.compression.errors import ConfigError
 from flowerpress.compression.rates.plan import RatePlan
-from flowerpress.simulations.comparison import runs_in
+from flowerpress.simulations.comparison.folder import runs_in
 from flowerpress.simulations.record import Run
 from flowerpress.simulations.tuning.folder import TuningFolder
 from flowerpress.simulations.tuning.front import FrontPoint, front, read_csv

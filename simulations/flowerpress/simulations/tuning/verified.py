@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from flowerpress.simulations.comparison_tables import summarise
+from flowerpress.simulations.comparison.tables import summarise
 from flowerpress.simulations.fitted import Column, FittedTable
 from flowerpress.simulations.human import NOTHING, human_bytes, human_ratio, percent
 from flowerpress.simulations.record import Run

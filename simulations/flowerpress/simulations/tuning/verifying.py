@@ -21,7 +21,7 @@ from flowerpress.compression.rates.policy import Policy
 from flowerpress.compression.rates.schedule import Schedule
 from flowerpress.compression.rates.solve import solve
 from flowerpress.compression.spelling import parse_call
-from flowerpress.simulations.comparison import Planned
+from flowerpress.simulations.comparison.plan import Planned
 from flowerpress.simulations.config import SimulationConfig
 from flowerpress.simulations.tuning.folder import write_text
 from flowerpress.simulations.tuning.profile import Profile
