@@ -23,7 +23,7 @@ from flowerpress.simulations.deploy.tls import (
     look_at,
 )
 from flowerpress.simulations.health.check import FREE_BYTES, Check, Status, tried
-from flowerpress.simulations.tables import duration, human_rate
+from flowerpress.simulations.human import duration, human_rate
 
 __all__ = ["Looked", "deployment_checks"]
 
