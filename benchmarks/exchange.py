@@ -2,7 +2,7 @@
 
 python benchmarks/exchange.py
 python benchmarks/exchange.py --skip-thin
-python benchmarks/exchange.py --update 4194304 --rate 64000 --cuts 3 --down
+python benchmarks/exchange.py --update 4194304 --rate 64000 --cuts 3 --down --tls
 
 The first table takes as long as the link does: 4 MiB over 64 kbit/s are nine minutes, nearly all
 of it waiting. The second one shares the machine's cores between the service and its client.
@@ -25,6 +25,7 @@ from flowerpress.client.exchange import ExchangeLink
 from flowerpress.protos.exchange import BlobClaim
 from flowerpress.protos.exchange_terms import ExchangeTerms
 from flowerpress.server.exchange import ExchangeService
+from flowerpress.simulations.deploy.authority import Authority
 from flowerpress.simulations.linkproxy import Cut, LinkProxy
 
 RUN, CLIENT = 1, 1
@@ -47,6 +48,8 @@ class Round:
             round=self.number,
             client=CLIENT,
             token=self._terms.token,
+            tls=self._terms.tls,
+            root_certificates=self._terms.certificate or None,
             patience=300.0,
         )
 
@@ -59,17 +62,27 @@ class Round:
         return self._end.detach(RecordDict(), "", None, claim.pack())
 
 
+def _service(tls: bool) -> ExchangeService:
+    if not tls:
+        return ExchangeService()
+    authority = Authority.new("benchmark")
+    pair = authority.issue(["localhost"], 1)
+    return ExchangeService(
+        certificates=(pair.key, pair.certificate), root=authority.pair.certificate
+    )
+
+
 def thin(args: argparse.Namespace) -> None:
     """Print what one blob takes over a link that breaks, in the bytes that the link carried."""
     blob = random.Random(args.seed).randbytes(args.update)
     ways = ("up", "down") if args.down else ("up",)
     print(
         f"{args.update:,} bytes over {args.rate / 1000:g} kbit/s, {args.latency * 1000:g} ms each "
-        f"way, {args.cuts} disconnects, seed {args.seed}"
+        f"way, {args.cuts} disconnects, {'TLS' if args.tls else 'no TLS'}, seed {args.seed}"
     )
     print(f"{'way':<6}{'seconds':>9}{'at best':>9}{'up':>12}{'down':>12}{'overhead':>10}")
     for number, way in enumerate(ways, start=1):
-        with ExchangeService() as service:
+        with _service(args.tls) as service:
             open_round = Round(service, number, args.update)
             size = args.update // (args.cuts + 1)
             cuts = [Cut(**{way: size}, outage=args.outage) for _ in range(args.cuts)]
@@ -140,13 +153,16 @@ def main() -> None:
         "--outage", type=float, default=2.0, help="seconds that each of them lasts (default 2)"
     )
     parser.add_argument("--down", action="store_true", help="the other way as well")
+    parser.add_argument("--tls", action="store_true", help="over the thin link")
     parser.add_argument("--runs", type=int, default=9, help="of each line on loopback (default 9)")
     parser.add_argument("--seed", type=int, default=0, help="of the bytes (default 0)")
     parser.add_argument("--skip-thin", action="store_true", help="the second table only")
+    parser.add_argument("--only-thin", action="store_true", help="the first table only")
     args = parser.parse_args()
     if not args.skip_thin:
         thin(args)
-    loopback(args)
+    if not args.only_thin:
+        loopback(args)
 
 
 if __name__ == "__main__":

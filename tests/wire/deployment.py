@@ -65,10 +65,10 @@ class Deployment:
             node += ["--port", str(free_port()), "--node-config", config]
             self._start(f"node-{number}", *node)
 
-    def run(self, app: Path, settings: UserConfig) -> str:
+    def run(self, app: Path, settings: UserConfig, seconds: float = 180) -> str:
         """Run the app to its end; return the status that Flower gives the run."""
         config = " ".join(f"{name}={json.dumps(value)}" for name, value in settings.items())
-        self._flwr("run", str(app), "test", "--stream", "--run-config", config, seconds=180)
+        self._flwr("run", str(app), "test", "--stream", "--run-config", config, seconds=seconds)
         listed = self._flwr("ls", "test", "--format", "json", seconds=60)
         return str(json.loads(listed[listed.index("{") :])["runs"][0]["status"])
 
