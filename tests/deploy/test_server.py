@@ -180,10 +180,11 @@ def test_what_a_server_refuses(
 def test_a_server_that_listens_on_one_address_alone(tmp_path: Path, mark: str) -> None:
     # All of 127.0.0.0/8 is this machine.
     keys = Keys.create(tmp_path / "certs", ["127.0.0.2"], ["a"], days=30)
-    state = tmp_path / "state"
-    state.mkdir()
     said: list[str] = []
-    with SuperLink(keys, state, "127.0.0.2", free_port(), {}) as link:
+    with (
+        claimed(tmp_path / "state", "flowerpress server", said.append) as claim,
+        SuperLink(keys, claim, "127.0.0.2", free_port(), {}) as link,
+    ):
         link.register(said.append)
         assert link.flower.online() == 0
     assert len(said) == 1
@@ -194,7 +195,7 @@ def test_a_second_server_leaves_the_run_of_the_first_alone(
 ) -> None:
     state = tmp_path / "state"
     records = state / "run" / "rounds.jsonl"
-    with claimed(state, "flowerpress server"):
+    with claimed(state, "flowerpress server", print):
         records.parent.mkdir()
         records.write_text("written by the first\n")
         said = flowerpress("server", "--certs", keys.folder, "--state", state, "--overwrite")
