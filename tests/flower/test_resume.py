@@ -138,7 +138,7 @@ def told(strategy: Pressed, result: Result) -> dict[str, Any]:
         "train": {n: dict(m) for n, m in result.train_metrics_clientapp.items()},
         "evaluate": {n: dict(m) for n, m in result.evaluate_metrics_clientapp.items()},
         "judged": {n: dict(m) for n, m in result.evaluate_metrics_serverapp.items()},
-        "meter": strategy.meter.state().facts,
+        "meter": strategy.meter.state().blobs,
         "left out": strategy.rejections,
         "plan": strategy.plan_in_force,
         "targets": strategy.targets,

@@ -7,7 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from flwr.app import ConfigRecord, Context, Message, RecordDict
+import pytest
+from flwr.app import ConfigRecord, Context, Message, MetricRecord, RecordDict
 from safetensors.numpy import load_file
 
 from flowerpress.compression import Manifest, encode_frames, preset
@@ -18,6 +19,7 @@ from flowerpress.simulations.engines.grid import FIRST_NODE, server_identity
 from flowerpress.simulations.engines.inline import InlineGrid
 from flowerpress.simulations.loaded import load
 from flowerpress.simulations.record import read_run
+from flowerpress.simulations.recording import TrainLoss
 from flowerpress.simulations.report import write_report
 
 CLIENTS = 7
@@ -82,3 +84,17 @@ def test_the_run_goes_on_and_the_report_lists_them(tmp_path: Path) -> None:
     assert run.summary.left_out == 6
     final = load_file(tmp_path / "run" / "model.safetensors")
     assert all(np.isfinite(array).all() for array in final.values())
+
+
+@pytest.mark.parametrize("loss", [None, [1.0, 2.0]])
+def test_a_client_without_a_loss_of_its_own_does_not_end_a_run(loss: list[float] | None) -> None:
+    odd = MetricRecord({"num-examples": 5})
+    if loss is not None:
+        odd["train-loss"] = loss
+    usual = MetricRecord({"num-examples": 10, "train-loss": 0.5})
+    contents = [RecordDict({"metrics": metrics}) for metrics in (usual, odd)]
+    told = TrainLoss()
+    assert told(contents, "num-examples")["train-loss"] == 0.5
+    assert told.take() == 0.5
+    assert told(contents[1:], "num-examples") == {}
+    assert told.take() is None

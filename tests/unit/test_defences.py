@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import math
 import statistics
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -99,6 +101,28 @@ def test_the_norm_of_a_sparse_change_is_that_of_the_same_dense_one() -> None:
 
 def test_the_norm_of_the_largest_floats_is_finite() -> None:
     assert norm_of(dense([3.4e38] * 12), MANIFEST) == pytest.approx(3.4e38 * math.sqrt(12))
+
+
+@pytest.mark.parametrize("value", [1e155, 1e300, sys.float_info.max])
+def test_the_norm_of_doubles_whose_squares_overflow(value: float) -> None:
+    update = received(Dense(np.array([value, -value / 2] + [0.0] * 10)))
+    norm = min(math.hypot(value, value / 2), sys.float_info.max)
+    assert norm_of(update, MANIFEST) == pytest.approx(norm, rel=1e-14)
+
+
+@pytest.mark.parametrize("text", ["clip", "clip(zero=inf)", "clip+median", "examples+clip"])
+@pytest.mark.parametrize("hostile", [1, 2])
+def test_the_largest_doubles_neither_count_nor_end_a_run(text: str, hostile: int) -> None:
+    guard = Guard(read_defence(text))
+    for number in (1, 2, 3):
+        aggregator = guard.begin(MANIFEST, MODEL, MODEL)
+        for client in range(5):
+            value = sys.float_info.max if client < hostile else 1.0
+            aggregator.accumulate(received(Dense(np.full(12, value))), 1.0)
+        done = guard.settle(number, range(5), aggregator)
+        assert [each.rejected for each in done] == [client < hostile for client in range(5)]
+        # As a checkpoint wants it.
+        json.dumps(dict(guard.state().facts), allow_nan=False)
 
 
 def test_counters_neither_count_in_a_norm_nor_are_scaled() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 
 import pytest
 from flwr.app import ConfigRecord, RecordDict
@@ -20,7 +21,10 @@ from flowerpress.protos import (
     Verdict,
 )
 from flowerpress.protos import records_pb2 as pb
+from flowerpress.server.defences import Guard, Treatment, read_defence
 from flowerpress.server.intake import Intake
+from flowerpress.server.left_out import LeftOut
+from flowerpress.server.meter import Meter
 from flowerpress.server.verdicts import Account, Verdicts
 
 CLIPPED = Verdict(Outcome.CLIPPED, 0.25)
@@ -127,3 +131,36 @@ def test_what_a_hostile_client_says_of_its_books(field: str, value: float) -> No
     message = pb.Receipt(status=pb.Receipt.OK, **{field: value})  # type: ignore[arg-type]
     with pytest.raises(FormatError, match=f"receipt.{field}"):
         Receipt.read(read(message))
+
+
+def test_sums_of_what_clients_say_stay_finite() -> None:
+    verdicts = Verdicts()
+    largest = sys.float_info.max
+    for client in range(5):
+        verdicts.note(client, Receipt(Status.OK, 1, owed=largest, orphaned=largest), 1)
+        verdicts.give(client, 1, REJECTED, mass=math.inf)
+    sums = verdicts.owed, verdicts.dropped, verdicts.orphaned([]), verdicts.orphaned(range(5))
+    assert all(1e300 <= each < math.inf for each in sums)
+    json.dumps(verdicts.facts(), allow_nan=False)
+
+
+def test_what_grows_with_every_round_is_not_in_a_file_s_header() -> None:
+    left_out, meter, guard = LeftOut(), Meter(), Guard(read_defence("clip"))
+
+    def facts() -> list[int]:
+        for number in range(1, 4):
+            left_out.note(number, 7, "SomeError", "field" * 500, "\U0001f600" * 5000)
+            meter.of(number).uplink.record(7, 100, 400, {"w": 90})
+            guard.treatments.append(Treatment(number, 7, 1, 0.5, 1.0, 1.0, 2.0, 1.0))
+        return [len(json.dumps(dict(each.state().facts))) for each in (left_out, meter, guard)]
+
+    assert facts() == facts()
+    # What a client can say about itself is bounded, too.
+    assert max(len(r.message) + len(r.field) for r in left_out.rejections) <= 1000
+    again, counted, treated = LeftOut(), Meter(), Guard(read_defence("clip"))
+    again.restore(left_out.state())
+    counted.restore(meter.state())
+    treated.restore(guard.state())
+    assert again.rejections == left_out.rejections
+    assert counted.rounds == meter.rounds
+    assert treated.treatments == guard.treatments

@@ -11,7 +11,10 @@ from numpy.typing import NDArray
 from flowerpress.compression.decoded import Decoded
 from flowerpress.compression.spec import Manifest
 
-__all__ = ["mass", "mass_of_update"]
+__all__ = ["LARGEST_MASS", "mass", "mass_of_update"]
+
+LARGEST_MASS = 1e300
+"""Ledgers of a server count no more at once, so that no sum over clients and rounds overflows."""
 
 
 def mass(arrays: Mapping[str, NDArray[Any]]) -> float:

@@ -22,7 +22,7 @@ from flowerpress.server.snapshots import Stateful, joined, part
 
 __all__ = ["Checkpoint", "Keeper"]
 
-_FORMAT = 1
+_FORMAT = 2
 _RUN = "run"
 
 

@@ -13,6 +13,7 @@ from flwr.supercore import log
 from flowerpress.compression import WireError
 from flowerpress.protos.store import Snapshot
 from flowerpress.server.intake import ClientRefusedError, Rejection
+from flowerpress.server.snapshots import as_blob, from_blob
 
 __all__ = ["LeftOut"]
 
@@ -23,7 +24,7 @@ _NO_REPLY = (
     ErrorCode.MESSAGE_UNAVAILABLE,
 )
 
-# Of what a client says of its own failure; it is shown in reports.
+# Of what is said of a client that was left out; it is shown in reports.
 LONGEST_REASON = 500
 
 
@@ -39,11 +40,12 @@ class LeftOut:
 
     def state(self) -> Snapshot:
         """Return the rejections."""
-        return Snapshot({"rejections": [list(astuple(each)) for each in self.rejections]})
+        found = [list(astuple(each)) for each in self.rejections]
+        return Snapshot(blobs={"rejections": as_blob(found)})
 
     def restore(self, snapshot: Snapshot) -> None:
         """Go on from what ``state()`` returned."""
-        self.rejections = [Rejection(*each) for each in snapshot.facts["rejections"]]
+        self.rejections = [Rejection(*each) for each in from_blob(snapshot.blobs["rejections"])]
 
     def count(self, server_round: int) -> int:
         """Return how many clients were left out of a round."""
@@ -63,7 +65,7 @@ class LeftOut:
         """Note a client that answered with an error, or for which Flower did."""
         reason = (reply.error.reason or "no reason given").strip()
         name = "NoReply" if reply.error.code in _NO_REPLY else "ClientAppError"
-        self.note(server_round, reply.metadata.src_node_id, name, "", reason[:LONGEST_REASON])
+        self.note(server_round, reply.metadata.src_node_id, name, "", reason)
 
     def silent(self, server_round: int, nodes: Iterable[int]) -> None:
         """Note clients of which nothing came in time."""
@@ -71,7 +73,11 @@ class LeftOut:
             self.note(server_round, node, "NoReply", "", "no reply before the deadline")
 
     def note(self, server_round: int, node: int, error: str, field: str, message: str) -> None:
-        """Note one client: the error's name, the field at fault (may be empty), and words."""
+        """Note one client: the error's name, the field at fault (may be empty), and words.
+
+        All three may be a client's own, and are kept for the whole run: they are cut.
+        """
+        error, field, message = (text[:LONGEST_REASON] for text in (error, field, message))
         log(
             WARNING,
             "flowerpress: node %d left out of round %d: %s",

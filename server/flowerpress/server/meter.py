@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from flowerpress.protos.store import Snapshot
+from flowerpress.server.snapshots import as_blob, from_blob
 
 __all__ = ["HEADER", "Meter", "RoundBytes"]
 
@@ -76,13 +77,13 @@ class Meter:
 
     def state(self) -> Snapshot:
         """Return the counts of all rounds."""
-        rounds = self.rounds.items()
-        return Snapshot({"rounds": [[n, r.uplink.facts(), r.downlink.facts()] for n, r in rounds]})
+        rounds = [[n, r.uplink.facts(), r.downlink.facts()] for n, r in self.rounds.items()]
+        return Snapshot(blobs={"rounds": as_blob(rounds)})
 
     def restore(self, snapshot: Snapshot) -> None:
         """Go on from what ``state()`` returned."""
         self.rounds.clear()
-        for number, up, down in snapshot.facts["rounds"]:
+        for number, up, down in from_blob(snapshot.blobs["rounds"]):
             self.rounds[number] = RoundBytes(Direction.of(up), Direction.of(down))
 
     @property

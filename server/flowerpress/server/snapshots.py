@@ -5,6 +5,7 @@ A part gives its state as a ``Snapshot`` and takes it back; it knows nothing of 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any, Protocol
 
@@ -15,6 +16,8 @@ from flowerpress.protos.store import Snapshot
 
 __all__ = [
     "Stateful",
+    "as_blob",
+    "from_blob",
     "joined",
     "manifest_of",
     "pack_manifest",
@@ -51,6 +54,16 @@ def part(whole: Snapshot, name: str) -> Snapshot:
         {key.removeprefix(start): a for key, a in whole.arrays.items() if key.startswith(start)},
         {key.removeprefix(start): b for key, b in whole.blobs.items() if key.startswith(start)},
     )
+
+
+def as_blob(facts: Any) -> bytes:
+    """Return facts that grow with every round as bytes: a file's header has room for few facts."""
+    return json.dumps(facts, allow_nan=False).encode()
+
+
+def from_blob(blob: bytes) -> Any:
+    """Return what ``as_blob`` was given."""
+    return json.loads(blob)
 
 
 def pack_record(record: ArrayRecord) -> Snapshot:

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from flowerpress.compression.mass import LARGEST_MASS
 from flowerpress.protos import UNDECIDED, Outcome, Receipt, Verdict
 
 __all__ = ["Account", "Verdicts"]
@@ -67,7 +68,7 @@ class Verdicts:
             account.applied += 1
             account.sequence = sequence
         if verdict.lost:
-            account.dropped += verdict.lost * mass
+            account.dropped += verdict.lost * min(mass, LARGEST_MASS)
             account.dropped_updates += 1
 
     def not_counted(self, client: int, reason: str) -> None:
@@ -77,8 +78,8 @@ class Verdicts:
     def note(self, client: int, receipt: Receipt, server_round: int) -> None:
         """Note what a client says of its own books."""
         account = self.accounts.setdefault(client, Account())
-        account.owed = receipt.owed
-        account.orphaned = receipt.orphaned
+        account.owed = min(receipt.owed, LARGEST_MASS)
+        account.orphaned = min(receipt.orphaned, LARGEST_MASS)
         account.last_round = server_round
 
     def orphaned(self, present: Iterable[int]) -> float:

@@ -42,10 +42,15 @@ class TrainLoss:
     def __call__(self, contents: list[RecordDict], weighted_by: str) -> MetricRecord:
         """Aggregate as Flower asks for, and remember."""
         records = [next(iter(content.metric_records.values())) for content in contents]
-        weights = [float(str(record[weighted_by])) for record in records]
-        losses = [float(str(record["train-loss"])) for record in records]
-        pairs = zip(losses, weights, strict=True)
-        self._last = sum(loss * weight for loss, weight in pairs) / sum(weights)
+        pairs = [
+            (float(loss), float(str(record[weighted_by])))
+            for record in records
+            # What a client says may be anything, as long as most say the same.
+            if isinstance(loss := record.get("train-loss"), int | float)
+        ]
+        if not pairs:
+            return MetricRecord()
+        self._last = sum(loss * weight for loss, weight in pairs) / sum(w for _, w in pairs)
         return MetricRecord({"train-loss": self._last})
 
     def take(self) -> float | None:

@@ -10,6 +10,7 @@ differential privacy, for which the noise would be needed.
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -62,7 +63,7 @@ class Clip:
         if not bound:
             return float(np.quantile(norms, self.quantile))
         within = sum(norm <= bound for norm in norms) / len(norms)
-        return bound * math.exp(-self.rate * (within - self.quantile))
+        return min(bound * math.exp(-self.rate * (within - self.quantile)), sys.float_info.max)
 
 
 class Clipped:
@@ -88,7 +89,7 @@ class Clipped:
         norm = norm_of(update, self._manifest)
         mass = mass_of(update, self._manifest) if norm > self._bound else 0.0
         factor = 1.0
-        if norm > self._zero * self._bound:
+        if norm > self._zero * self._bound or norm == sys.float_info.max:
             factor = 0.0
         elif norm > self._bound:
             factor = self._bound / norm

@@ -20,6 +20,7 @@ from flowerpress.server.defences.robust import TrimmedMean
 from flowerpress.server.defences.updates import as_change
 from flowerpress.server.defences.waiting import Waiting
 from flowerpress.server.intake import Received
+from flowerpress.server.snapshots import as_blob, from_blob
 
 __all__ = ["Guard", "Guarded"]
 
@@ -158,9 +159,10 @@ class Guard:
     def state(self) -> Snapshot:
         """Return the bound and what was done so far."""
         done = [list(astuple(treatment)) for treatment in self.treatments]
-        return Snapshot({"bound": self._bound, "treatments": done})
+        return Snapshot({"bound": self._bound}, blobs={"treatments": as_blob(done)})
 
     def restore(self, snapshot: Snapshot) -> None:
         """Go on from what ``state()`` returned."""
         self._bound = snapshot.facts["bound"]
-        self.treatments = [Treatment(*each) for each in snapshot.facts["treatments"]]
+        done = from_blob(snapshot.blobs["treatments"])
+        self.treatments = [Treatment(*each) for each in done]

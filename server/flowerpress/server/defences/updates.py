@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flowerpress.compression import Decoded, Dense, Manifest, NonFiniteError, Sparse
+from flowerpress.compression.mass import LARGEST_MASS
 from flowerpress.protos import Kind
 from flowerpress.server.intake import Received
 
@@ -67,15 +69,16 @@ def as_change(update: Received, manifest: Manifest, held: Mapping[str, NDArray[A
 
 
 def norm_of(change: Received, manifest: Manifest) -> float:
-    """Return the Euclidean norm of a change over all tensors of floats."""
-    return math.sqrt(
-        sum(
-            float(block @ block)
-            for i, decoded in change.decoded
-            if manifest.specs[i].is_float
-            for block in _blocks(decoded)
-        )
-    )
+    """Return the Euclidean norm of a change over all tensors of floats, or the largest float."""
+    # Squares of doubles overflow long before their norm does.
+    for scale in (1.0, 2.0**-600):
+        with np.errstate(over="ignore"):
+            squares = sum(
+                float((scale * block) @ (scale * block)) for block in _floats(change, manifest)
+            )
+        if math.isfinite(squares):
+            break
+    return min(math.sqrt(squares) / scale, sys.float_info.max)
 
 
 def scaled(change: Received, factor: float, manifest: Manifest) -> Received:
@@ -91,17 +94,16 @@ def scaled(change: Received, factor: float, manifest: Manifest) -> Received:
 
 
 def mass_of(change: Received, manifest: Manifest) -> float:
-    """Return the sum of absolute values of a change over all tensors of floats."""
-    return sum(
-        float(np.abs(block).sum())
-        for i, decoded in change.decoded
-        if manifest.specs[i].is_float
-        for block in _blocks(decoded)
-    )
+    """Return the sum of absolute values of a change over all tensors of floats, up to a limit."""
+    with np.errstate(over="ignore"):
+        mass = sum(float(np.abs(block).sum()) for block in _floats(change, manifest))
+    return min(mass, LARGEST_MASS)
 
 
-def _blocks(decoded: Decoded) -> Iterator[NDArray[np.float64]]:
-    """Yield the elements that may not be zero, in double precision and a block at a time."""
-    values = decoded.values if isinstance(decoded, Sparse) else decoded.dense()
-    for start in range(0, len(values), _BLOCK):
-        yield values[start : start + _BLOCK].astype(np.float64)
+def _floats(change: Received, manifest: Manifest) -> Iterator[NDArray[np.float64]]:
+    """Yield the floats that may not be zero, in double precision and a block at a time."""
+    for index, decoded in change.decoded:
+        if manifest.specs[index].is_float:
+            values = decoded.values if isinstance(decoded, Sparse) else decoded.dense()
+            for start in range(0, len(values), _BLOCK):
+                yield values[start : start + _BLOCK].astype(np.float64)
