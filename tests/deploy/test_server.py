@@ -13,7 +13,9 @@ from pathlib import Path
 
 import pytest
 
+from flowerpress.compression import ConfigError
 from flowerpress.simulations.config import SimulationConfig
+from flowerpress.simulations.deploy import serving
 from flowerpress.simulations.deploy.bundle import write_bundle
 from flowerpress.simulations.deploy.claim import claimed
 from flowerpress.simulations.deploy.exits import Exit
@@ -188,6 +190,26 @@ def test_a_server_that_listens_on_one_address_alone(tmp_path: Path, mark: str) -
         link.register(said.append)
         assert link.flower.online() == 0
     assert len(said) == 1
+
+
+@pytest.mark.parametrize("there", [None, "rounds.jsonl", "resume/config.json"])
+def test_resume_begins_where_there_is_no_run_and_nowhere_else(
+    flowerpress: Callable[..., Said],
+    keys: Keys,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    there: str | None,
+) -> None:
+    def run(*_: object, resume: bool) -> None:
+        raise ConfigError(f"resume is {resume}")
+
+    monkeypatch.setattr(serving, "run_configured", run)
+    if there is not None:
+        path = tmp_path / "state" / "run" / there
+        path.parent.mkdir(parents=True)
+        path.touch()
+    options = ["--certs", keys.folder, "--state", tmp_path / "state", "--resume"]
+    assert f"resume is {there is not None}" in flowerpress("server", *options).err
 
 
 def test_a_second_server_leaves_the_run_of_the_first_alone(

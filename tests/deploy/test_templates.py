@@ -50,6 +50,8 @@ def test_units_give_commands_that_exist(name: str, flowerpress: Callable[..., Sa
     assert str(int(Exit.CONFIGURATION)) in never.split()
     assert str(int(Exit.REFUSED)) not in never.split()
     assert "KillMode=mixed" in text
+    # What is started again has to go on.
+    assert (" --resume " in line) == (name == UNITS[0])
 
 
 @pytest.mark.parametrize("name", UNITS)
@@ -71,6 +73,7 @@ def test_compose_gives_commands_that_exist(flowerpress: Callable[..., Said]) -> 
     for service in services.values():
         options_exist(service["command"], flowerpress)
         assert service["init"] is True
+    assert " --resume " in services["server"]["command"]
 
 
 @contextmanager

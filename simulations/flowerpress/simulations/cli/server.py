@@ -15,7 +15,6 @@ from flowerpress.simulations.cli.options import (
     Overrides,
     Overwrite,
     Partition,
-    Resume,
     Rounds,
     Seed,
     Task,
@@ -76,7 +75,10 @@ def server(
         Path | None, typer.Option(help="Folder of the run (default: run in --state).")
     ] = None,
     overwrite: Overwrite = False,
-    resume: Resume = False,
+    resume: Annotated[
+        bool,
+        typer.Option("--resume", help="Go on with the unfinished run in --out, if there is one."),
+    ] = False,
     tensorboard: TensorBoard = None,
 ) -> None:
     """Start a SuperLink with TLS and node keys, wait for the devices, train, and report.
@@ -86,7 +88,8 @@ def server(
     failed, 75 where the SuperLink ended by itself, 130 on Ctrl-C, 143 on SIGTERM.
 
     A server that was stopped or killed goes on with --resume and the same settings, and so do the
-    devices, which keep their own state.
+    devices, which keep their own state. Where there is no run yet, --resume begins one, so that a
+    supervisor can always give it.
 
     Example: flowerpress server --certs certs --devices 3 --task digits --rounds 5 --uplink int8
     """
@@ -158,12 +161,14 @@ def _run_and_show(
     from flowerpress.simulations.engines.errors import StoppedError
     from flowerpress.simulations.live import LiveRun
     from flowerpress.simulations.quiet import hush_flower
-    from flowerpress.simulations.record import RoundRecord
+    from flowerpress.simulations.record import ROUNDS, RoundRecord
+    from flowerpress.simulations.resuming import can_go_on
     from flowerpress.simulations.tracking import Tracking
 
     hush_flower()
     settings = prepared(site, settings, overwrite=overwrite, resume=resume)
     assert settings.out is not None
+    resume = resume and (can_go_on(settings.out) or (settings.out / ROUNDS).exists())
     tracking = Tracking(tensorboard)
     down = settings.uplink if settings.downlink == "same" else settings.downlink
     live = LiveRun(
