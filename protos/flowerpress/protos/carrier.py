@@ -81,6 +81,9 @@ class Carriers(Protocol):
         Empty where they have none.
         """
 
+    def forget(self, before: int) -> None:
+        """Forget the traffic of rounds before ``before``."""
+
 
 class MessageCarrier:
     """The blob rides in the Flower message as one ``Array``: for simulation and one-port sites.
@@ -129,3 +132,6 @@ class MessageCarrier:
     def traffic(self, number: int) -> dict[int, Any]:
         """Return nothing: Flower's messages are Flower's traffic."""
         return {}
+
+    def forget(self, before: int) -> None:
+        """Do nothing: there is nothing to forget."""

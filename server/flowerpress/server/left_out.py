@@ -47,6 +47,10 @@ class LeftOut:
         """Go on from what ``state()`` returned."""
         self.rejections = [Rejection(*each) for each in from_blob(snapshot.blobs["rejections"])]
 
+    def forget(self, before: int) -> None:
+        """Forget the rounds before ``before``."""
+        self.rejections = [each for each in self.rejections if each.round >= before]
+
     def count(self, server_round: int) -> int:
         """Return how many clients were left out of a round."""
         return len({r.node for r in self.rejections if r.round == server_round})

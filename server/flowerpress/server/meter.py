@@ -75,6 +75,11 @@ class Meter:
         """Return the counts of one round; all zero if nothing was sent in it."""
         return self.rounds[server_round]
 
+    def forget(self, before: int) -> None:
+        """Forget the rounds before ``before``."""
+        for number in [number for number in self.rounds if number < before]:
+            del self.rounds[number]
+
     def state(self) -> Snapshot:
         """Return the counts of all rounds."""
         rounds = [[n, r.uplink.facts(), r.downlink.facts()] for n, r in self.rounds.items()]

@@ -234,6 +234,18 @@ class Pressed(Strategy):
         """Return what each client moved in a round on a connection of its own; empty without."""
         return self._carriers.traffic(server_round)
 
+    def forget(self, before: int) -> None:
+        """Forget what is known of rounds before ``before`` and written down elsewhere.
+
+        Of a run of many rounds, ``meter``, ``rejections``, ``treatments`` and traffic would
+        otherwise fill the memory, and each round's checkpoint.
+        """
+        self.meter.forget(before)
+        self._left_out.forget(before)
+        self._carriers.forget(before)
+        if self._guard:
+            self._guard.forget(before)
+
     @property
     def targets(self) -> dict[int, int]:
         """Bytes that each client may send in the round under way; empty without a budget."""

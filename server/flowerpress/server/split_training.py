@@ -89,6 +89,11 @@ class SplitTraining(Pressed):
         reports = json.loads(snapshot.facts["reports"])
         self.reports = {number: RoundReport.of(facts) for number, facts in reports}
 
+    def forget(self, before: int) -> None:
+        """Forget what is known of rounds before ``before``, the service's reports, too."""
+        super().forget(before)
+        self.reports = {n: report for n, report in self.reports.items() if n >= before}
+
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:

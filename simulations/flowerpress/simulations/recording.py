@@ -158,6 +158,8 @@ class Recorder:
         self._before = now
         self.records.append(record)
         self._emit(record)
+        # What is in the run's folder need not be in the memory, nor in every checkpoint.
+        self._pressed.forget(server_round)
         if not due:
             return None
         return MetricRecord({"accuracy": judged["accuracy"], "loss": judged["loss"]})

@@ -156,6 +156,10 @@ class Guard:
         self.treatments += done
         return done
 
+    def forget(self, before: int) -> None:
+        """Forget what became of updates in rounds before ``before``."""
+        self.treatments = [each for each in self.treatments if each.round >= before]
+
     def state(self) -> Snapshot:
         """Return the bound and what was done so far."""
         done = [list(astuple(treatment)) for treatment in self.treatments]

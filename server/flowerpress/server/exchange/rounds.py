@@ -87,6 +87,10 @@ class Rounds:
                     seat.spool.drop()
             self._phase = None
 
+    def forget(self, before: int) -> None:
+        """Forget what was moved in rounds before ``before``."""
+        self.traffic = {number: each for number, each in self.traffic.items() if number >= before}
+
     def offer(self, client: int, claim: BlobClaim, blob: bytes) -> None:
         """Let a client of the phase fetch ``blob``."""
         assert self._phase is not None, "no round is open"

@@ -163,6 +163,10 @@ class ExchangeService:
         """
         return self._do(lambda: deepcopy(self._rounds.traffic.get(number, {})))
 
+    def forget(self, before: int) -> None:
+        """Forget the traffic of rounds before ``before``."""
+        self._do(lambda: self._rounds.forget(before))
+
     def _offer(self, client: int, blob: bytes, sequence: int) -> BlobClaim:
         # Clients of one version are offered the same object: its digest is computed once.
         if self._offered is None or self._offered[0] is not blob:
