@@ -67,6 +67,22 @@ def test_a_round_that_came_to_nothing_settles_nothing() -> None:
     assert desk.verdicts.dropped == 0.0
 
 
+@pytest.mark.parametrize("verdict", [CLIPPED, REJECTED])
+def test_a_client_that_was_away_still_hears_what_became_of_its_last_update(
+    verdict: Verdict,
+) -> None:
+    desk = intake()
+    desk.begin()
+    desk.stage(7, 3, verdict, mass=8.0)
+    desk.commit()
+    desk.verdicts.not_counted(7, "no reply before the deadline")
+    assert (desk.watermarks[7], desk.verdicts.of(7)) == (3, verdict)
+    desk.begin()
+    desk.stage(7, 4)
+    desk.commit()
+    assert (desk.watermarks[7], desk.verdicts.of(7)) == (4, APPLIED)
+
+
 def test_orphans_are_what_was_given_up_and_what_absent_clients_owe() -> None:
     verdicts = Verdicts()
     verdicts.note(7, Receipt(Status.OK, 1, owed=2.0, orphaned=1.0), 1)

@@ -72,8 +72,13 @@ class Verdicts:
             account.dropped_updates += 1
 
     def not_counted(self, client: int, reason: str) -> None:
-        """Note that an update did not count, and will be sent again."""
-        self._last[client] = Verdict(Outcome.NOT_COUNTED, reason=reason)
+        """Note that an update did not count, if there was one, and will be sent again.
+
+        A verdict that costs something stays: the client may not have heard it yet. That an update
+        after it did not count, the watermark says.
+        """
+        if not self.of(client).lost:
+            self._last[client] = Verdict(Outcome.NOT_COUNTED, reason=reason)
 
     def note(self, client: int, receipt: Receipt, server_round: int) -> None:
         """Note what a client says of its own books."""
