@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import gc
 import socket
+import subprocess
+import sys
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -216,6 +219,42 @@ def test_reconnects_leave_nothing_behind(count: int) -> None:
         with served.link() as link:
             assert served.take(link.upload(blob, 7)) == blob
         assert len(served.service._streams) <= 1
+
+
+FEW_FILES = """
+import resource, tempfile
+resource.setrlimit(resource.RLIMIT_NOFILE, (128, 256))
+from flowerpress.server.exchange import ExchangeService
+with ExchangeService() as service:
+    print(service.address, flush=True)
+    input()
+    files = [tempfile.TemporaryFile() for _ in range(20)]
+    print("written", flush=True)
+    input()
+"""
+
+
+def test_connections_leave_files_for_whoever_writes_a_checkpoint() -> None:
+    command = [sys.executable, "-P", "-c", FEW_FILES]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        host, _, port = process.stdout.readline().strip().rpartition(":")
+        idle = []
+        try:
+            for _ in range(100):
+                idle.append(socket.create_connection((host, int(port))))
+                time.sleep(0.03)  # all at once would be in each other's way
+            process.stdin.write("\n")
+            process.stdin.flush()
+            assert process.stdout.readline() == "written\n"
+        finally:
+            for each in idle:
+                each.close()
+            process.communicate("\n", timeout=60)
+    assert process.returncode == 0
 
 
 def test_stalled_connections_cost_no_threads() -> None:

@@ -18,6 +18,7 @@ from flowerpress.protos.carrier import EXCHANGE
 from flowerpress.protos.exchange import METHOD, BlobClaim, channel_options
 from flowerpress.protos.exchange_terms import ExchangeTerms
 from flowerpress.server.exchange.carrier import ClientExchange
+from flowerpress.server.exchange.descriptors import affordable
 from flowerpress.server.exchange.rounds import Rounds
 from flowerpress.server.exchange.spool import Room
 from flowerpress.server.exchange.streams import Streams
@@ -92,7 +93,7 @@ class ExchangeService:
         self._patience = patience
         self._room = Room(self.limits.spooled, self.limits.memory, folder)
         self._rounds = Rounds(secret, self._room)
-        self._front = Front(_CONNECTIONS * self.limits.streams, ttl)
+        self._front = Front(affordable(_CONNECTIONS * self.limits.streams), ttl)
         self._streams = Streams(self._front, self._rounds, self.limits.streams, ttl)
         self._ttl = ttl
         self._offered: tuple[bytes, BlobClaim] | None = None
