@@ -134,3 +134,18 @@ def test_keys_are_registered_again_where_the_note_of_them_is_torn(
         link.register(said.append)
     assert registered == ["a", "b"]
     assert len(said) == 2
+
+
+def test_a_folder_of_keys_that_only_can_be_read_is_registered_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keys = Keys.create(tmp_path / "certs", ["localhost"], ["a"], days=1)
+    said: list[str] = []
+    with claimed(tmp_path / "state", "flowerpress server", said.append) as claim:
+        link = SuperLink(keys, claim, "127.0.0.1", 1, {})
+        monkeypatch.setattr(link.flower, "register", lambda key, name: 42)
+        monkeypatch.setattr(Keys, "note", full)
+        link.register(said.append)
+        link.register(said.append)
+    assert len(said) == 2
+    assert "certs revoke will not find a: note that it is node 42" in said[1]

@@ -83,10 +83,16 @@ class SuperLink:
                 node = self.flower.register(path, path.stem)
                 known[mark] = path.stem
                 with suppress(OSError):  # the next server registers it once more, which is fine
-                    if node is not None:
-                        self._keys.note(path.stem, node)
                     replace_file(noted, f"{json.dumps(known, indent=2)}\n".encode())
                 say(f"registered {path.stem} ({mark})")
+                try:
+                    if node is not None:
+                        self._keys.note(path.stem, node)
+                except OSError as error:
+                    say(
+                        f"cannot write to {self._keys.nodes} ({error.strerror}); certs revoke will "
+                        f"not find {path.stem}: note that it is node {node}"
+                    )
 
     def gather(self, devices: int, say: Callable[[str], None]) -> None:
         """Wait until ``devices`` nodes are connected, for as long as it takes.
