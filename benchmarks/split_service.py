@@ -33,7 +33,7 @@ from torch import Tensor, nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from flowerpress.client.split import SplitLink, link
+from flowerpress.client.split import SplitLink, link, session
 from flowerpress.client.split.metered import LinkCounts
 from flowerpress.compression.bottleneck import Cut
 from flowerpress.compression.features import PresetCodec, TableCodec, Tables
@@ -97,7 +97,7 @@ class Clock:
         for codec in (TableCodec, PresetCodec):
             for name in ("encode", "decode"):
                 setattr(codec, name, self.around(getattr(codec, name)))
-        for module in (link, service):
+        for module in (link, session, service):
             for name in ("pack_split", "unpack_split", "pack_labels", "unpack_labels"):
                 if hasattr(module, name):
                     setattr(module, name, self.around(getattr(module, name)))

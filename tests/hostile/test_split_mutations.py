@@ -329,7 +329,7 @@ def test_a_link_takes_an_answer_of_the_right_shape_or_says_what_is_wrong(
                 answer, used = unpack_split(body, key, LIMITS), key
             return signed(another(answer, rng), used) if rng.random() < 0.5 else body
 
-        monkeypatch.setattr("flowerpress.client.split.link._FIRST_PAUSE", 1e-4)
+        monkeypatch.setattr("flowerpress.client.split.session._FIRST_PAUSE", 1e-4)
         for turn in range(ANSWERS // 2):
             if turn % 4 == 0:
                 monkeypatch.setattr(Stream, "ask", lying)
