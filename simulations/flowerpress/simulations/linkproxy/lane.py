@@ -22,7 +22,10 @@ _MOST_FLYING = 1 << 20
 _BUFFERED = 0.25
 """Seconds' worth of bytes in a socket's buffer: enough that the link never waits for a sender."""
 
-_BUFFERS = (4096, 1 << 18)
+_BUFFERS = (16 << 10, 1 << 18)
+"""Where a window has never room for all that a sender handed over at once, Linux holds the receiver
+for dead when gRPC's keepalive time is over, though bytes move all the time."""
+
 _SEGMENT = 1448
 """Bytes of a TCP segment on a network with Ethernet's frames. Loopback's own are 64 KiB, and a
 window smaller than a segment makes TCP wait for timers."""
