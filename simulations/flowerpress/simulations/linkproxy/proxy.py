@@ -47,7 +47,7 @@ class LinkProxy:
     """A link in front of a TCP service, in a thread of its own while the context lasts.
 
     All connections share the link, as those of one device do. Buffers of the proxy's own sockets
-    are a fraction of a second, so that a sender feels the rate.
+    are a fraction of a second (16 KiB at least), so that a sender feels the rate.
 
     Args:
         target: ``host:port`` of the service; may be set again, for connections to come.
