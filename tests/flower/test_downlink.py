@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from flowerpress.client import press
 from flowerpress.client.held import Held, apply
 from flowerpress.compression import ConfigError, Manifest, SequenceError, model_digest, preset
-from flowerpress.protos import Instruction, Receipt, Status, join_updates
+from flowerpress.protos import Instruction, MessageCarrier, Receipt, Status, join_updates
 from flowerpress.server import Broadcast, Pressed, StreamingGrid
 from flowerpress.simulations.engines.grid import server_identity
 from flowerpress.simulations.engines.inline import InlineGrid
@@ -147,6 +147,24 @@ def test_a_client_that_already_has_some_of_the_chain_skips_it() -> None:
     )
     both = [apply(c, instruction, join_updates([u.blob for u in updates])) for c in (client, ahead)]
     assert [c.digest for c in both if c is not None] == [server.digest] * 2
+
+
+def test_a_downlink_longer_than_any_is_refused_before_it_is_looked_at(start: Start) -> None:
+    rounds: list[str] = []
+
+    def hostile(message: Message, context: Context, call_next: ClientAppCallable) -> Message:
+        if context.node_config["partition-id"]:
+            return call_next(message, context)
+        if len(rounds) == 1:
+            MessageCarrier().attach(message.content, "arrays", bytes(8 << 20))
+        reply = call_next(message, context)
+        receipt = Receipt.read(reply.content)
+        rounds.append(receipt.error or receipt.status.name)
+        return reply
+
+    strategy = Pressed(FedAvg(fraction_evaluate=0.0), uplink="stc", seed=0)
+    start(strategy, [hostile, press()], clients=2, rounds=3)
+    assert rounds == ["OK", "LimitError", "OK"]
 
 
 def test_a_downlink_for_another_copy_is_refused() -> None:

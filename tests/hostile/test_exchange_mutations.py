@@ -116,6 +116,7 @@ def test_claims_and_terms_that_nobody_writes() -> None:
         ("patience", -1.0),
         ("patience", float("nan")),
         ("patience", float("inf")),
+        ("patience", 1e300),  # more than any clock waits for
     ):
         data = pb.ExchangeTerms(**{**good, field: value}).SerializeToString()
         with pytest.raises(WireError, match=f"exchange.{field}"):

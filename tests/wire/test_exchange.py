@@ -20,7 +20,8 @@ from flowerpress.client.exchange import (
 from flowerpress.compression import FormatError, LimitError
 from flowerpress.protos.exchange import BlobClaim, Code, ExchangeMessage, Kind
 from flowerpress.server.exchange import ExchangeLimits, ExchangeService, streams
-from flowerpress.server.exchange.spool import Room
+from flowerpress.server.exchange.refusals import Refusal
+from flowerpress.server.exchange.spool import Room, Spool
 from tests.wire.exchanging import LARGEST, chunk, exchanging, noise
 from tests.wire.splitting import certificate
 
@@ -380,3 +381,14 @@ def test_a_link_to_nobody() -> None:
     link = ExchangeLink("127.0.0.1:1", run=1, round=1, client=1, token=b"", patience=1.0)
     with link, pytest.raises(ExchangeUnreachableError, match=r"no progress with 127\.0\.0\.1:1"):
         link.upload(BLOB, 1)
+
+
+def test_an_upload_that_was_given_up_takes_no_room_any_more() -> None:
+    """A stream that was ended may have read a message of it already."""
+    blob = noise(1000)
+    room = Room(10_000, 10_000, None)
+    spool = Spool(BlobClaim.of(blob, 1), room)
+    spool.drop()
+    with pytest.raises(Refusal, match="was given up"):
+        spool.write(0, blob[:100])
+    assert room.held == 0

@@ -21,9 +21,16 @@ from flowerpress.client.coded import coded
 from flowerpress.client.held import Held, apply
 from flowerpress.client.journal import Journal, Keeper, keeper, state_folder
 from flowerpress.client.settle import decayed, settle
-from flowerpress.compression import ConfigError, EncodeError, FlowerpressError, Preset, WireError
+from flowerpress.compression import (
+    ConfigError,
+    EncodeError,
+    FlowerpressError,
+    Manifest,
+    Preset,
+    WireError,
+)
 from flowerpress.compression.rates.choice import choose
-from flowerpress.protos import RECORD, Instruction, Receipt, Status
+from flowerpress.protos import RECORD, Instruction, Receipt, Status, largest_blob, to_numpy
 
 __all__ = ["press"]
 
@@ -109,7 +116,7 @@ def _pressed(
         key, content = answered
         claim = carrier.attach(content, key, held.pending, held.sequence)
         return _reply(content, replace(Receipt.read(content), claim=claim), message)
-    blob = carrier.detach(message.content, instruction.arrays, None, instruction.claim)
+    blob = carrier.detach(message.content, instruction.arrays, _largest(held), instruction.claim)
     asked = asked_for(instruction, held, rate) if held is not None else None
     # The server has the change at hand only if it expects a codec that uses it.
     keep_change = asked is not None and all(
@@ -161,6 +168,14 @@ def _pressed(
         claim = carrier.attach(reply.content, key, packed, held.sequence)
         replace(receipt, claim=claim).write(reply.content)
     return reply
+
+
+def _largest(held: Held | None) -> int | None:
+    """Return the most bytes that a downlink may have; None before there is a model to know it by.
+
+    A model, and changes since then that are no longer than one in all.
+    """
+    return None if held is None else 2 * largest_blob(Manifest.of(to_numpy(held.model)))
 
 
 def _receipt(status: Status, held: Held | None, **fields: Any) -> Receipt:

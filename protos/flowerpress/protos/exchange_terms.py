@@ -6,7 +6,6 @@ It crosses in Flower's own, authenticated channel: where the service is and the 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import isfinite
 from typing import Self
 
 from google.protobuf.message import DecodeError
@@ -17,6 +16,7 @@ from flowerpress.protos import exchange_pb2 as pb
 __all__ = ["ExchangeTerms"]
 
 _LONGEST = {"address": 512, "token": 64, "certificate": 1 << 16}
+_LONGEST_PATIENCE = 7 * 24 * 3600.0
 
 
 @dataclass(frozen=True)
@@ -56,6 +56,9 @@ class ExchangeTerms:
                 raise LimitError(f"exchange.{name}", f"is longer than {longest}")
         if not parsed.address:
             raise FormatError("exchange.address", "is empty")
-        if not (isfinite(parsed.patience) and parsed.patience > 0):
-            raise FormatError("exchange.patience", f"is {parsed.patience}")
+        if not 0 < parsed.patience <= _LONGEST_PATIENCE:
+            raise FormatError(
+                "exchange.patience",
+                f"is {parsed.patience}; up to {_LONGEST_PATIENCE:g} s are waited",
+            )
         return cls(parsed.address, parsed.token, parsed.tls, parsed.certificate, parsed.patience)

@@ -75,9 +75,13 @@ class Spool:
         """Append ``data``, which begins at ``offset`` of the blob.
 
         Raises:
-            Refusal: it is not the next piece, there is no room; or it cannot be stored, or all of
-                it is not what was claimed: in these two cases the spool is empty again.
+            Refusal: the upload was given up, it is not the next piece, there is no room; or it
+                cannot be stored, or all of it is not what was claimed: in these two cases the spool
+                is empty again.
         """
+        if self._file.closed:
+            # A stream that was ended may have had its last message already.
+            raise Refusal(Code.STALE, "this upload was given up")
         if offset != self.offset:
             raise Refusal(Code.OFFSET, f"a chunk at {offset}, where {self.offset} is next")
         if offset + len(data) > self.claim.length:
