@@ -19,9 +19,10 @@ from flowerpress.simulations.deploy.exits import DeploymentError, Exit
 from flowerpress.simulations.deploy.keys import Keys
 from flowerpress.simulations.deploy.served import Served
 from flowerpress.simulations.deploy.superlink import SuperLink
-from flowerpress.simulations.deploy.supernode import End, Ended, Member
+from flowerpress.simulations.deploy.supernode import End, Ended, Member, live
 from flowerpress.simulations.deploy.tls import Address
 from flowerpress.simulations.deploy.waits import Waits
+from flowerpress.simulations.engines.flower import FlowerHome
 
 
 def full(*_: object) -> int:
@@ -117,6 +118,40 @@ def test_supernodes_that_are_taken_and_end_at_once_are_not_started_for_ever(
         run_device(device(tmp_path), threading.Event(), print)
     assert found.value.code is Exit.TEMPORARY
     assert lives == 5
+
+
+class Talking:
+    """A SuperNode that lives until it is closed."""
+
+    def __init__(self) -> None:
+        self.output = iter([b"one line\n", b"another\n"])
+        self.closed = threading.Event()
+
+    def poll(self) -> int | None:
+        return 0 if self.closed.is_set() else None
+
+    def close(self) -> None:
+        self.closed.set()
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_supernode_to_which_nobody_listens_is_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node, given = Talking(), device(tmp_path)
+    home = FlowerHome(tmp_path, {})
+    monkeypatch.setattr(home, "start", lambda *_: node)
+    stopped = threading.Event()
+    giving_up = threading.Timer(20, stopped.set)
+    giving_up.start()
+
+    def say(line: str) -> None:
+        raise BrokenPipeError
+
+    ended = live(given.member, home, stopped, say, lambda _: None)
+    giving_up.cancel()
+    assert not stopped.is_set()
+    assert (ended.why, node.closed.is_set()) == (End.OTHER, True)
 
 
 @pytest.mark.parametrize("torn", ["", '{"0123', "[]"])

@@ -106,7 +106,9 @@ def live(
     listener = threading.Thread(target=listen, daemon=True)
     listener.start()
     try:
-        while node.poll() is None and not stopped.wait(_TICK):
+        # Where nobody can be told any more, nobody reads what the SuperNode says, and it would wait
+        # for ever to be rid of it.
+        while node.poll() is None and listener.is_alive() and not stopped.wait(_TICK):
             pass
     finally:
         node.close()
