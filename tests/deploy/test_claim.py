@@ -46,3 +46,9 @@ def test_what_a_killed_command_left_behind_is_waited_for(tmp_path: Path, mark: s
     with claimed(tmp_path / "state", "command", said.append):
         assert marked(mark) == []
     assert said == ["waiting for what a killed command left behind to end"]
+
+
+def test_a_folder_on_a_full_disk_is_claimed_all_the_same(tmp_path: Path) -> None:
+    (tmp_path / "lock").symlink_to("/dev/full")
+    with claimed(tmp_path, "flowerpress client", print) as claim:
+        assert claim.folder == tmp_path

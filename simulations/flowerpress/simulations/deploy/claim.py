@@ -6,7 +6,7 @@ import fcntl
 import os
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -51,9 +51,9 @@ def claimed(folder: Path, what: str, say: Callable[[str], None]) -> Iterator[Cla
     with lock:
         if not _locked(lock):
             _wait(lock, f"{folder}: another {what} works in it; each needs its own --state", say)
-        lock.truncate(0)
-        lock.write(str(os.getpid()))
-        lock.flush()
+        with suppress(OSError):  # on a full disk nobody knows for whom to wait, no more
+            os.ftruncate(lock.fileno(), 0)
+            os.write(lock.fileno(), str(os.getpid()).encode())
         yield Claim(folder, lock.fileno())
 
 
