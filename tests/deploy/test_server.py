@@ -241,3 +241,6 @@ def test_what_devices_are_sent_names_nothing_of_the_server(tmp_path: Path) -> No
     assert sent["pressed_task.py"] == "class Mine: ...\n"
     assert "secret" not in "".join(sent.values())
     assert str(tmp_path) not in "".join(sent.values())
+    # Nor does the next run take it along.
+    write_bundle(tmp_path / "app", config.model_copy(update={"task": "digits"}))
+    assert not (tmp_path / "app" / "pressed_task.py").exists()

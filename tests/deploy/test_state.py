@@ -13,16 +13,19 @@ import pytest
 from flowerpress.compression.errors import ConfigError
 from flowerpress.simulations.config import SimulationConfig
 from flowerpress.simulations.deploy import device as device_module
+from flowerpress.simulations.deploy import serving
 from flowerpress.simulations.deploy.claim import claimed
 from flowerpress.simulations.deploy.device import Device, run_device
 from flowerpress.simulations.deploy.exits import DeploymentError, Exit
 from flowerpress.simulations.deploy.keys import Keys
 from flowerpress.simulations.deploy.served import Served
+from flowerpress.simulations.deploy.serving import Closing, Site, run_configured
 from flowerpress.simulations.deploy.superlink import SuperLink
 from flowerpress.simulations.deploy.supernode import End, Ended, Member, live
 from flowerpress.simulations.deploy.tls import Address
 from flowerpress.simulations.deploy.waits import Waits
-from flowerpress.simulations.engines.flower import FlowerHome
+from flowerpress.simulations.engines.flower import FlowerHome, free_port
+from flowerpress.simulations.resuming import begin, can_go_on
 
 
 def full(*_: object) -> int:
@@ -44,6 +47,27 @@ def test_what_a_run_is_called_survives_a_full_disk(
             served(12).write(path)
     assert Served.read(path).run_id == 11
     assert [each.name for each in tmp_path.iterdir()] == ["served.json"]
+
+
+def test_a_run_that_died_as_it_began_does_not_go_on_by_the_name_of_the_one_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keys = Keys.create(tmp_path / "certs", ["localhost"], ["a"], days=1)
+    site = Site(keys, tmp_path / "state", "127.0.0.1", free_port(), devices=2)
+    config = SimulationConfig(clients=2, out=tmp_path / "run")
+    site.state.mkdir()
+    settings = site.state / "served.json"
+    served(11).write(settings)
+
+    def dying(config: SimulationConfig) -> None:
+        begin(config)
+        raise InterruptedError
+
+    monkeypatch.setattr(serving, "begin", dying)
+    with pytest.raises(InterruptedError):
+        run_configured(site, config, Closing(60.0, 1), print, print)
+    assert can_go_on(tmp_path / "run")
+    assert Served.read(settings).run_id != 11
 
 
 @pytest.mark.parametrize("nth", [1, 2])

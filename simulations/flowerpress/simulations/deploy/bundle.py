@@ -50,6 +50,7 @@ def write_bundle(folder: Path, config: SimulationConfig) -> None:
     own = {"data": None, "out": None, "uplink": "none", "downlink": "same"}
     there = config.model_copy(update=own if path is None else {**own, "task": _FILE})
     source = _CLIENT.format(config=there.to_json(), task=None if path is None else name, file=_FILE)
+    (folder / _FILE).unlink(missing_ok=True)  # of an earlier run: it would go to these devices, too
     files = {"pressed_server.py": _SERVER, "pressed_client.py": source}
     if path is not None:
         try:

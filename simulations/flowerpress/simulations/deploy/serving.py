@@ -128,8 +128,9 @@ def run_configured(
         # Before the run's folder is touched: another port, or a second server, needs no other run.
         check_free(site.host, site.port)
         exchange = site.blobs()
-        for record in go_on(config) if resume else begin(config):
+        for record in go_on(config) if resume else ():
             on_record(record)
+        # Before there is a run that can go on: it must not go on by another one's name.
         Served(
             config=config,
             run_id=run_id,
@@ -137,6 +138,8 @@ def run_configured(
             quorum=closing.quorum,
             exchange=exchange,
         ).write(settings)
+        if not resume:
+            begin(config)
         app = state / "app"
         write_bundle(app, config)
         reader = RunReader(config.out)
