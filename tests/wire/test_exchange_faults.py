@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import queue
 import socket
 import subprocess
 import sys
@@ -11,13 +12,21 @@ import time
 from pathlib import Path
 from typing import Any
 
+import grpc
 import pytest
 
 from flowerpress.client.exchange import ExchangeRefusedError, ExchangeUnreachableError
 from flowerpress.client.exchange.transfers import Talk
 from flowerpress.client.stream import BrokenError
-from flowerpress.protos.exchange import BlobClaim, Code, ExchangeMessage, Kind
-from flowerpress.server.exchange import ExchangeService
+from flowerpress.protos.exchange import (
+    METHOD,
+    BlobClaim,
+    Code,
+    ExchangeMessage,
+    Kind,
+    channel_options,
+)
+from flowerpress.server.exchange import ExchangeLimits, ExchangeService
 from flowerpress.simulations.linkproxy import Cut, LinkProxy
 from tests.wire.exchanging import Served, chunk, exchanging, noise
 
@@ -273,3 +282,21 @@ def test_stalled_connections_cost_no_threads() -> None:
         finally:
             for each in stalled:
                 each.close()
+
+
+def test_strangers_who_say_nothing_keep_nobody_out() -> None:
+    silence: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
+    with (
+        exchanging(limits=ExchangeLimits(streams=4)) as served,
+        grpc.insecure_channel(served.service.address, channel_options()) as channel,
+    ):
+        # All on one connection.
+        calls = [channel.stream_stream(METHOD)(iter(silence.get, None)) for _ in range(7)]
+        while len(served.service._streams) < 4:
+            time.sleep(0.01)
+        with served.link(patience=5.0) as link:
+            assert served.take(link.upload(BLOB, 7)) == BLOB
+        assert len(served.service._streams) <= 4
+        for call in calls:
+            silence.put(None)
+            call.cancel()

@@ -220,8 +220,8 @@ class ExchangeService:
                 ("grpc.server_handshake_timeout_ms", 20_000),
                 ("grpc.max_connection_idle_ms", int(1000 * self._ttl)),
             ],
-            # One more stream than is allowed can say so.
-            maximum_concurrent_rpcs=self.limits.streams + 8,
+            # One more stream than is allowed is told so, and those that end have time to.
+            maximum_concurrent_rpcs=2 * self.limits.streams,
         )
         handler = grpc.stream_stream_rpc_method_handler(self._streams.serve)
         service, _, method = METHOD.strip("/").partition("/")

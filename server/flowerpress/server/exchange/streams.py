@@ -128,7 +128,8 @@ class Streams:
         self._rounds = rounds
         self._most = most
         self._ttl = ttl
-        self._open: set[_Stream] = set()
+        # In the order in which they came.
+        self._open: dict[_Stream, None] = {}
         self._latest: dict[tuple[int, Kind], _Stream] = {}
         self._probing = Probing()
 
@@ -146,9 +147,15 @@ class Streams:
         connection.streams += 1
         stream = _Stream(context, connection)
         if len(self._open) >= self._most:
-            await stream.refuse(Refusal(Code.BUSY, f"{self._most} streams are open already"))
-            return
-        self._open.add(stream)
+            full = Refusal(Code.BUSY, f"{self._most} streams are open already")
+            # Whoever says nothing must not keep out those who would.
+            stranger = next((each for each in self._open if each.seat is None), None)
+            if stranger is None:
+                await stream.refuse(full)
+                return
+            stranger.end(full)
+            del self._open[stranger]
+        self._open[stream] = None
         try:
             async with stream.timed():
                 await self._converse(stream)
@@ -160,7 +167,7 @@ class Streams:
             if refusal.code is Code.INTERNAL:
                 _log.error("exchange: a stream failed", exc_info=error)
         finally:
-            self._open.discard(stream)
+            self._open.pop(stream, None)
         await stream.refuse(refusal)
 
     async def _converse(self, stream: _Stream) -> None:
