@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
+import os
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from flwr.app import Array, ArrayRecord
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flowerpress.compression.errors import ConfigError, UnknownNameError
+from flowerpress.compression.errors import ConfigError, StorageError, UnknownNameError
 from flowerpress.simulations.client_bytes import ClientBytes
 from flowerpress.simulations.record import (
     LeftOut,
@@ -25,6 +28,7 @@ from flowerpress.simulations.record import (
     is_finished,
     read_run,
 )
+from flowerpress.simulations.recording import save_model
 from flowerpress.simulations.treated import Treated
 from tests.unit.synthetic_runs import made_up_records, write_made_up_run
 
@@ -303,7 +307,7 @@ def test_a_failed_summary_leaves_no_file_behind(tmp_path: Path) -> None:
     written = made_up_records()
     with RunWriter(tmp_path) as writer:
         (tmp_path / "summary.json").mkdir()
-        with pytest.raises(OSError):
+        with pytest.raises(StorageError, match=r"summary\.json: cannot write it"):
             writer.finish(Summary.of(written, config={}))
     names = sorted(path.name for path in tmp_path.iterdir())
     assert names == ["rounds.jsonl", "summary.json"]
@@ -333,3 +337,19 @@ def test_labels(tmp_path: Path) -> None:
     unfinished = write_made_up_run(tmp_path / "qsgd" / "seed-4", made_up_records(), finish=False)
     assert (unfinished.label, unfinished.seed) == ("qsgd", 4)
     assert read_run(unfinished.folder, "mine").label == "mine"
+
+
+def test_a_full_disk_is_told_in_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "rounds.jsonl").symlink_to("/dev/full")
+    with pytest.raises(StorageError, match=r"rounds\.jsonl: cannot write to it: No space left"):
+        write_made_up_run(tmp_path, made_up_records(rounds=2))
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "replace", full)
+    with pytest.raises(StorageError, match=r"summary\.json: cannot write it: No space left"):
+        write_made_up_run(tmp_path / "other", made_up_records(rounds=2))
+    assert [each.name for each in (tmp_path / "other").iterdir()] == ["rounds.jsonl"]
+    with pytest.raises(StorageError, match="the model cannot be written: Error"):
+        save_model(tmp_path / "none" / "m", ArrayRecord({"w": Array(np.zeros(3, np.float32))}))

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import json
 import os
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 from flowerpress.compression.errors import ConfigError
-from flowerpress.protos.store.disk import sync_folder
+from flowerpress.protos.store.disk import in_words, sync_folder
 from flowerpress.simulations.codecs import codec_name
 from flowerpress.simulations.fields import parse
 from flowerpress.simulations.metrics import LeftOut, RoundRecord, WorstClient
@@ -123,31 +124,43 @@ class RunWriter:
         self._sync = sync
 
     def append(self, record: RoundRecord) -> None:
-        """Write one line and hand it to the operating system, or the disk; rounds must increase."""
+        """Write one line and hand it to the operating system, or the disk; rounds must increase.
+
+        Raises:
+            StorageError: it cannot be written.
+        """
         if record.round <= self._last:
             raise ValueError(f"round {record.round} after round {self._last}")
         self._last = record.round
-        self._file.write(json.dumps(record.to_json(), allow_nan=False) + "\n")
-        self._file.flush()
-        if self._sync:
-            os.fsync(self._file.fileno())
+        line = json.dumps(record.to_json(), allow_nan=False)
+        with in_words("write to", self.folder / ROUNDS):
+            self._file.write(line + "\n")
+            self._file.flush()
+            if self._sync:
+                os.fsync(self._file.fileno())
 
     def finish(self, summary: Summary) -> Path:
-        """Write ``summary.json`` in one step (a reader sees the old one, none, or all of it)."""
+        """Write ``summary.json`` in one step (a reader sees the old one, none, or all of it).
+
+        Raises:
+            StorageError: it cannot be written.
+        """
         path = self.folder / SUMMARY
         temporary = path.with_name(f".{SUMMARY}.{os.getpid()}")
         text = json.dumps(summary.to_json(), allow_nan=False, indent=2) + "\n"
-        try:
-            temporary.write_text(text, encoding="utf-8")
-            os.replace(temporary, path)  # noqa: PTH105 - the one call that is atomic by contract
-        finally:
-            temporary.unlink(missing_ok=True)
+        with in_words("write", path):
+            try:
+                temporary.write_text(text, encoding="utf-8")
+                os.replace(temporary, path)  # noqa: PTH105 - atomic by contract
+            finally:
+                temporary.unlink(missing_ok=True)
         self.close()
         return path
 
     def close(self) -> None:
         """Close ``rounds.jsonl``; closing twice is fine."""
-        self._file.close()
+        with suppress(OSError):  # of a line that could not be written, which was said then
+            self._file.close()
 
     def __enter__(self) -> Self:
         return self

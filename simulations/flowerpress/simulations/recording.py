@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from flwr.app import ArrayRecord, MetricRecord, RecordDict
+from safetensors import SafetensorError
 from safetensors.numpy import save_file
 from torch import nn
 
-from flowerpress.compression.errors import ConfigError
+from flowerpress.compression.errors import ConfigError, StorageError
 from flowerpress.protos.store import Snapshot
 from flowerpress.server import Pressed
 from flowerpress.simulations.client_bytes import client_bytes
@@ -203,8 +204,15 @@ class Recorder:
 
 
 def save_model(path: Path, arrays: ArrayRecord) -> None:
-    """Write a model as safetensors."""
-    save_file({name: array.numpy() for name, array in arrays.items()}, path)
+    """Write a model as safetensors.
+
+    Raises:
+        StorageError: it cannot be written.
+    """
+    try:
+        save_file({name: array.numpy() for name, array in arrays.items()}, path)
+    except SafetensorError as error:
+        raise StorageError(path, f"the model cannot be written: {error}") from error
 
 
 def _versions() -> dict[str, str]:
