@@ -265,6 +265,12 @@ def test_ordered_needs_every_partition_once() -> None:
     ):
         ordered(InlineGrid(app_of(broken), 2), 2)
 
+    def silent(message: Message, context: Context) -> Message:
+        return Message(RecordDict(), reply_to=message)
+
+    with server_identity(1), pytest.raises(EngineError, match="does not say which partition"):
+        ordered(InlineGrid(app_of(silent), 2), 2)
+
 
 def test_a_stock_strategy_gives_the_mean() -> None:
     """FedAvg over the grid equals the weighted mean computed by hand, round after round."""

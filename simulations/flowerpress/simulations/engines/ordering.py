@@ -95,8 +95,8 @@ def ordered(grid: Grid, clients: int, seed: int = 0) -> OrderedGrid:
     """Ask every node for its partition (a ``query`` message) and list them by it.
 
     Raises:
-        EngineError: there are not ``clients`` nodes, one does not answer, or two have the same
-            partition.
+        EngineError: there are not ``clients`` nodes, one does not answer or answers something
+            else, or two have the same partition.
     """
     deadline = time.monotonic() + _PATIENCE
     while len(nodes := list(grid.get_node_ids())) < clients:
@@ -108,8 +108,12 @@ def ordered(grid: Grid, clients: int, seed: int = 0) -> OrderedGrid:
     for reply in grid.send_and_receive(questions, timeout=_PATIENCE):
         if reply.has_error():
             raise EngineError(f"a client cannot start: {reply.error.reason}")
-        partition = reply.content.metric_records["partition"]["partition-id"]
-        partitions[reply.metadata.src_node_id] = int(str(partition))
+        node = reply.metadata.src_node_id
+        try:
+            partition = reply.content.metric_records["partition"]["partition-id"]
+            partitions[node] = int(str(partition))
+        except (KeyError, ValueError) as error:
+            raise EngineError(f"client {node} does not say which partition it has") from error
     if sorted(partitions.values()) != list(range(clients)):
         raise EngineError(
             f"{clients} clients should have partitions 0 to {clients - 1}, but they answered "
