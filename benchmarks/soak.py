@@ -1,7 +1,7 @@
 """A long run: is memory flat on both sides, and does every update count?
 
 python benchmarks/soak.py                    # 500 rounds, 10 client processes, at full speed
-python benchmarks/soak.py --kind deployment  # by flowerpress server and client: 50 minutes or more
+python benchmarks/soak.py --kind deployment  # by flowerpress server and client: hours on two cores
 
 Client processes train on digits and exchange models and updates with the server over the gRPC
 exchange on loopback. ``processes`` drives them without Flower's polling; ``deployment`` is what

@@ -2,7 +2,7 @@
 
     pytest -m slow tests/soak
 
-The same by real SuperLink and SuperNodes, which takes most of an hour because of Flower's polling:
+The same by real SuperLink and SuperNodes, which start a process for each message and take hours:
 ``python benchmarks/soak.py --kind deployment``.
 """
 
