@@ -80,7 +80,15 @@ from flowerpress.server import Pressed
 from flowerpress.server.exchange import ExchangeService
 
 SHAPES = {"a": (784, 1024), "b": (1024,), "c": (1024, 200), "d": (200,), "e": (200, 10), "f": (10,)}
+arrived = []
 app = ServerApp()
+
+
+class Counted(FedAvg):
+    def aggregate_train(self, server_round, replies):
+        replies = list(replies)
+        arrived.append(sum(not reply.has_error() for reply in replies))
+        return super().aggregate_train(server_round, replies)
 
 
 @app.main()
@@ -89,22 +97,40 @@ def main(grid, context):
     first = {k: (0.05 * rng.standard_normal(v)).astype(np.float32) for k, v in SHAPES.items()}
     config = context.run_config
     codec, _, carrier = config["setting"].partition(" ")
-    strategy, exchange = FedAvg(fraction_evaluate=0.0), None
+    strategy, exchange = Counted(fraction_evaluate=0.0), None
     if carrier == "grpc":
         exchange = ExchangeService(config["exchange"], address=config["reached"])
         exchange.serve()
     if codec != "plain":
         strategy = Pressed(strategy, uplink=codec, run_id=1, seed=0, carrier=exchange)
     arrays = ArrayRecord({k: Array(v) for k, v in first.items()})
-    strategy.start(grid, arrays, num_rounds=config["num-server-rounds"])
     sent = {}
-    if codec != "plain":
-        for number, moved in strategy.meter.rounds.items():
-            sent[number] = [moved.uplink.total, moved.downlink.total]
-    if exchange is not None:
-        exchange.stop()
-    Path(config["out"]).write_text(json.dumps(sent))
+    try:
+        strategy.start(grid, arrays, num_rounds=config["num-server-rounds"])
+        if codec != "plain":
+            for number, moved in strategy.meter.rounds.items():
+                sent[number] = [moved.uplink.total, moved.downlink.total]
+    finally:
+        if exchange is not None:
+            exchange.stop()
+        Path(config["out"]).write_text(json.dumps({"sent": sent, "arrived": arrived}))
 """
+
+
+def write_app(folder: Path) -> Path:
+    """Write the Flower app that trains by noise, and return its folder.
+
+    Of its run's configuration, ``setting`` is a value of ``SETTINGS``, ``exchange`` and ``reached``
+    are where the exchange listens and is reached, and ``out`` is a file for the bytes of updates
+    and models of each round, and how many updates arrived in each.
+    """
+    app = folder / "app"
+    app.mkdir()
+    config = 'num-server-rounds = 1\nsetting = "plain"\nexchange = "-"\nreached = "-"'
+    (app / "pyproject.toml").write_text(project("bytes", "bytes", config))
+    (app / "bytes_client.py").write_text(CLIENT)
+    (app / "bytes_server.py").write_text(SERVER)
+    return app
 
 
 @dataclass
@@ -125,12 +151,7 @@ class Measured:
 
 def measure(options: argparse.Namespace, folder: Path) -> tuple[Tally, list[Measured], int]:
     """Return what is moved while nothing runs, each setting, and bytes no call explains."""
-    app = folder / "app"
-    app.mkdir()
-    config = 'num-server-rounds = 1\nsetting = "plain"\nexchange = "-"\nreached = "-"'
-    (app / "pyproject.toml").write_text(project("bytes", "bytes", config))
-    (app / "bytes_client.py").write_text(CLIENT)
-    (app / "bytes_server.py").write_text(SERVER)
+    app = write_app(folder)
     with ExitStack() as stack:
         taps: list[HttpTap] = []
         proxies: list[LinkProxy] = []
@@ -166,7 +187,7 @@ def measure(options: argparse.Namespace, folder: Path) -> tuple[Tally, list[Meas
                 seconds.append(time.monotonic() - begun)
                 total = beside.total
                 crossed.append((total.up - passed.up, total.down - passed.down))
-            payload = json.loads(out.read_text())
+            payload = json.loads(out.read_text())["sent"]
             each = (seconds[1] - seconds[0]) / options.rounds
             after = crossed[1][0] - crossed[0][0], crossed[1][1] - crossed[0][1]
             measured.append(Measured(name, counts[0], counts[1], payload, after, each))

@@ -22,66 +22,15 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.deployment_bytes import CLIENT, SETTINGS
+from benchmarks.deployment_bytes import SETTINGS, write_app
 from flowerpress.simulations.engines.flower import free_port
 from flowerpress.simulations.linkproxy import LinkProxy
 from tests.wire.deployment import CLIENTS, Deployment
-from tests.wire.third_party import project
-
-SERVER = """\
-import json
-from pathlib import Path
-
-import numpy as np
-from flwr.app import Array, ArrayRecord
-from flwr.serverapp import ServerApp
-from flwr.serverapp.strategy import FedAvg
-
-from flowerpress.server import Pressed
-from flowerpress.server.exchange import ExchangeService
-
-SHAPES = {"a": (784, 1024), "b": (1024,), "c": (1024, 200), "d": (200,), "e": (200, 10), "f": (10,)}
-arrived = []
-app = ServerApp()
-
-
-class Counted(FedAvg):
-    def aggregate_train(self, server_round, replies):
-        replies = list(replies)
-        arrived.append(sum(not reply.has_error() for reply in replies))
-        return super().aggregate_train(server_round, replies)
-
-
-@app.main()
-def main(grid, context):
-    rng = np.random.default_rng(0)
-    first = {k: (0.05 * rng.standard_normal(v)).astype(np.float32) for k, v in SHAPES.items()}
-    config = context.run_config
-    codec, _, carrier = config["setting"].partition(" ")
-    strategy, exchange = Counted(fraction_evaluate=0.0), None
-    if carrier == "grpc":
-        exchange = ExchangeService(config["exchange"], address=config["reached"])
-        exchange.serve()
-    if codec != "plain":
-        strategy = Pressed(strategy, uplink=codec, run_id=1, seed=0, carrier=exchange)
-    arrays = ArrayRecord({k: Array(v) for k, v in first.items()})
-    try:
-        strategy.start(grid, arrays, num_rounds=1)
-    finally:
-        if exchange is not None:
-            exchange.stop()
-        Path(config["out"]).write_text(json.dumps(arrived))
-"""
 
 
 def measure(setting: str, rate: float, folder: Path) -> tuple[int, float, str]:
     """Return how many updates arrived, after how many seconds, and Flower's status of the run."""
-    app = folder / "app"
-    app.mkdir()
-    config = 'num-server-rounds = 1\nsetting = "plain"\nexchange = "-"\nreached = "-"'
-    (app / "pyproject.toml").write_text(project("bytes", "bytes", config))
-    (app / "bytes_client.py").write_text(CLIENT)
-    (app / "bytes_server.py").write_text(SERVER)
+    app = write_app(folder)
     out = folder / "out.json"
     with ExitStack() as stack:
 
@@ -98,7 +47,7 @@ def measure(setting: str, rate: float, folder: Path) -> tuple[int, float, str]:
         began = time.monotonic()
         status = flower.run(app, values, seconds=3 * 3600)
         seconds = time.monotonic() - began
-    arrived = json.loads(out.read_text()) if out.exists() else []
+    arrived = json.loads(out.read_text())["arrived"] if out.exists() else []
     return sum(arrived), seconds, status
 
 
