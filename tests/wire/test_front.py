@@ -9,7 +9,7 @@ import queue
 import socket
 import threading
 import time
-from collections.abc import Coroutine, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
 from typing import Any, Self
 
 import grpc
@@ -186,6 +186,23 @@ def test_one_connection_too_many_is_closed() -> None:
     assert asyncio.run(crowded()) == b""
 
 
+Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+
+
+@contextlib.asynccontextmanager
+async def connected(service: Handler, patience: float) -> AsyncIterator[Front]:
+    """Yield a front with a client connected, which does nothing; stop the front before it goes."""
+    server = await asyncio.start_server(service, "127.0.0.1", 0)
+    front = Front(most=2, patience=patience)
+    port = await front.start("127.0.0.1:0", server.sockets[0].getsockname()[1])
+    with socket.create_connection(("127.0.0.1", port)):
+        while not front._tasks:
+            await asyncio.sleep(0.01)
+        yield front
+        await front.stop()
+    server.close()
+
+
 @pytest.mark.parametrize("reads", [True, False], ids=["that does not close", "that does not read"])
 def test_a_client_is_not_kept_for_ever(reads: bool, caplog: pytest.LogCaptureFixture) -> None:
     async def alone() -> None:
@@ -195,17 +212,9 @@ def test_a_client_is_not_kept_for_ever(reads: bool, caplog: pytest.LogCaptureFix
                 await writer.drain()
             writer.close()
 
-        server = await asyncio.start_server(service, "127.0.0.1", 0)
-        front = Front(most=2, patience=0.2)
-        port = await front.start("127.0.0.1:0", server.sockets[0].getsockname()[1])
-        with socket.create_connection(("127.0.0.1", port)):
-            while not front._tasks:
+        async with connected(service, patience=0.2) as front, asyncio.timeout(10):
+            while front._tasks:
                 await asyncio.sleep(0.01)
-            async with asyncio.timeout(10):
-                while front._tasks:
-                    await asyncio.sleep(0.01)
-        await front.stop()
-        server.close()
 
     asyncio.run(alone())
     assert caplog.text == ""
@@ -217,14 +226,8 @@ def test_stopping_with_connections_open_says_nothing(caplog: pytest.LogCaptureFi
             await reader.read()
             writer.close()
 
-        server = await asyncio.start_server(silent, "127.0.0.1", 0)
-        front = Front(most=2, patience=60.0)
-        port = await front.start("127.0.0.1:0", server.sockets[0].getsockname()[1])
-        with socket.create_connection(("127.0.0.1", port)):
-            while not front._tasks:
-                await asyncio.sleep(0.01)
-            await front.stop()
-        server.close()
+        async with connected(silent, patience=60.0):
+            pass
 
     asyncio.run(stopped())
     assert caplog.text == ""
