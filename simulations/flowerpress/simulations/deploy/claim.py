@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
 
 from flowerpress.compression.errors import ConfigError
+from flowerpress.protos.store.disk import locked
 
 __all__ = ["Claim", "claimed"]
 
@@ -43,36 +42,35 @@ def claimed(folder: Path, what: str, say: Callable[[str], None]) -> Iterator[Cla
         ConfigError: it cannot be made or written to, or another process works in it.
     """
     folder = folder.expanduser().absolute()
+    path = folder / "lock"
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        lock = (folder / "lock").open("a+")
+        try:
+            lock = locked(path)
+        except BlockingIOError:
+            refusal = f"{folder}: another {what} works in it; each needs its own --state"
+            lock = _waited_for(path, refusal, say)
     except OSError as error:
         raise ConfigError(f"cannot use the state folder {folder}: {error.strerror}") from error
-    with lock:
-        if not _locked(lock):
-            _wait(lock, f"{folder}: another {what} works in it; each needs its own --state", say)
+    try:
         with suppress(OSError):  # on a full disk nobody knows for whom to wait, no more
-            os.ftruncate(lock.fileno(), 0)
-            os.write(lock.fileno(), str(os.getpid()).encode())
-        yield Claim(folder, lock.fileno())
+            os.ftruncate(lock, 0)
+            os.write(lock, str(os.getpid()).encode())
+        yield Claim(folder, lock)
+    finally:
+        os.close(lock)
 
 
-def _wait(lock: IO[str], refusal: str, say: Callable[[str], None]) -> None:
-    """Wait for the lock where whoever took it is no more; refuse where it still is."""
-    lock.seek(0)
-    if Path("/proc", lock.read() or "none").exists():
+def _waited_for(path: Path, refusal: str, say: Callable[[str], None]) -> int:
+    """Return the lock when whoever took it and is no more left it; refuse where it still is."""
+    if Path("/proc", path.read_text() or "none").exists():
         raise ConfigError(refusal)
     say("waiting for what a killed command left behind to end")
     deadline = time.monotonic() + _ENDING
-    while not _locked(lock):
-        if time.monotonic() > deadline:
-            raise ConfigError(refusal)
+    while True:
+        try:
+            return locked(path)
+        except BlockingIOError as error:
+            if time.monotonic() > deadline:
+                raise ConfigError(refusal) from error
         time.sleep(_POLL)
-
-
-def _locked(lock: IO[str]) -> bool:
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return False
-    return True
